@@ -1,0 +1,5 @@
+"""``python -m pyjlode``."""
+
+from .cli import main
+
+raise SystemExit(main())
