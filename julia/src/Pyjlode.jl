@@ -1,0 +1,40 @@
+"""
+    Pyjlode
+
+The Julia half of the Python package pyjlode: it solves ordinary differential equations whose
+right-hand sides were generated from torch functions, and their adjoints.
+
+Everything the solvers see has a type that does not depend on the model: flat vectors, and
+functions behind `FunctionWrapper`s. So the solvers are compiled once, when this package is
+precompiled, and a new model costs only the compilation of its own small functions.
+"""
+module Pyjlode
+
+using ADTypes: AutoFiniteDiff
+using DiffEqCallbacks: IntegrandValuesSum, IntegratingSumCallback
+using FunctionWrappers: FunctionWrapper
+using LinearAlgebra: BLAS, dot
+using OrdinaryDiffEqBDF: FBDF, QNDF
+using OrdinaryDiffEqCore: OrdinaryDiffEqCore
+using OrdinaryDiffEqLowOrderRK: BS3, DP5, Euler, Heun, Midpoint, RK4
+using OrdinaryDiffEqRosenbrock: Rodas4, Rodas5P, Rosenbrock23
+using OrdinaryDiffEqSDIRK: KenCarp4, Kvaerno5, TRBDF2
+using OrdinaryDiffEqTsit5: Tsit5
+using OrdinaryDiffEqVerner: Vern6, Vern7, Vern8, Vern9
+using PrecompileTools: @compile_workload, @setup_workload
+using PythonCall: PythonCall, Py, PyArray
+using QuadGK: quadgk
+using SciMLBase: CallbackSet, ODEFunction, ODEProblem, SciMLBase, solve, successful_retcode
+using SciMLSensitivity: SciMLSensitivity, BacksolveAdjoint, GaussAdjoint, InterpolatingAdjoint,
+    ODEAdjointProblem, QuadratureAdjoint, ZygoteVJP
+
+include("elementary.jl")
+include("matmul.jl")
+include("model.jl")
+include("methods.jl")
+include("forward.jl")
+include("adjoint.jl")
+include("callback.jl")
+include("workload.jl")
+
+end

@@ -1,0 +1,31 @@
+# Callback mode: a right-hand side that could not be translated stays in Python and is called from
+# the solve. Slow, and right.
+
+"""
+    callback_model(kind, value, pull, states, parameters)
+
+A model of two Python functions: `value(du, u, p, t)` writes the derivative into `du`, and
+`pull(which, out, v, u, p, t)` a vector-Jacobian product into `out`, with respect to the state
+(`which` = 0), the parameters (1) or time (2).
+"""
+function callback_model(kind, value::Py, pull::Py, states, parameters)
+    T = kind == "float32" ? Float32 : Float64
+    return Model{T}(
+        RightHandSide{T}(PythonValue(value)),
+        VectorJacobian{T}(PythonPull(pull, 0)),
+        VectorJacobian{T}(PythonPull(pull, 1)),
+        VectorJacobian{T}(PythonPull(pull, 2)),
+        Int(states), Int(parameters), true, true, T[],
+    )
+end
+
+struct PythonValue <: Function
+    f::Py
+end
+(c::PythonValue)(du, u, p, t) = (c.f(du, u, p, t); nothing)
+
+struct PythonPull <: Function
+    f::Py
+    which::Int
+end
+(c::PythonPull)(out, v, u, p, t) = (c.f(c.which, out, v, u, p, t); nothing)

@@ -1,0 +1,125 @@
+# The forward solve.
+
+"""
+    Settings
+
+How to solve: `method` by name, tolerances, the largest number of steps, the step of a fixed-step
+method (0 for steps chosen by the error), and the first, smallest and largest step (0 for the
+method's own).
+"""
+struct Settings
+    method::String
+    rtol::Float64
+    atol::Float64
+    maxiters::Int
+    dt::Float64
+    fixed::Bool
+    dtmin::Float64
+    dtmax::Float64
+end
+
+function Settings(method, rtol, atol, maxiters, dt, fixed, dtmin, dtmax)
+    return Settings(
+        String(method), Float64(rtol), Float64(atol), Int(maxiters), Float64(dt), Bool(fixed),
+        Float64(dtmin), Float64(dtmax),
+    )
+end
+
+"""
+    Solved{T}
+
+A forward solve, with what its gradient needs: the model, the parameters and constants at the time
+of the solve, the settings and SciML's solution.
+"""
+struct Solved{T,S}
+    model::Model{T}
+    p::Vector{T}
+    constants::Vector{T}
+    ts::Vector{Float64}
+    settings::Settings
+    solution::S
+end
+
+function keywords(s::Settings, span::Float64)
+    steps = (; reltol=s.rtol, abstol=s.atol, maxiters=s.maxiters, verbose=false)
+    s.dt > 0 && (steps = (; steps..., dt=s.dt))
+    s.dtmin > 0 && (steps = (; steps..., dtmin=s.dtmin))
+    s.dtmax > 0 && (steps = (; steps..., dtmax=s.dtmax))
+    s.fixed && (steps = (; steps..., adaptive=false, dt=s.dt > 0 ? s.dt : span))
+    return steps
+end
+
+"""
+    forward(model, settings, u0, p, ts, out, info, dense) -> Solved
+
+Solve from `ts[1]` to `ts[end]` and write the states at `ts`, one after the other, into `out`.
+`info` gets 1 for success, the time reached, and the counts of right-hand-side evaluations,
+Jacobians, accepted and rejected steps. `dense` keeps all steps, for the adjoints that interpolate.
+"""
+function forward(
+    model::Model{T}, settings::Settings, u0::PyArray{T}, p::PyArray{T}, ts::PyArray{Float64},
+    out::PyArray{T}, info::PyArray{Float64}, dense::Bool,
+) where {T}
+    return forward(
+        model, settings, copy(plain(u0)), copy(plain(p)), copy(plain(ts)), plain(out),
+        plain(info), dense,
+    )
+end
+
+# The memory of a numpy array as an ordinary vector; Python keeps it alive during the call.
+plain(x::PyArray{T,1}) where {T} = unsafe_wrap(Vector{T}, pointer(x), length(x))
+
+function forward(
+    model::Model{T}, settings::Settings, u0::Vector{T}, p::Vector{T}, ts::Vector{Float64},
+    out::Vector{T}, info::Vector{Float64}, dense::Bool,
+) where {T}
+    implicit = is_implicit(settings.method)
+    isempty(p) && (p = zeros(T, 1)) # the adjoints want at least one parameter
+    problem = ODEProblem{true,SciMLBase.FullSpecialize}(
+        ode_function(model, implicit), u0, (ts[1], ts[end]), p
+    )
+    solution = run_solver(problem, algorithm(settings.method), settings, ts, dense)
+    report!(info, solution)
+    n = model.states
+    if info[1] == 1
+        for (i, t) in enumerate(ts)
+            u = dense ? solution(t) : solution.u[i]
+            copyto!(out, (i - 1) * n + 1, u, 1, n)
+        end
+        all(isfinite, out) || (info[1] = 0)
+    end
+    return Solved(model, p, copy(model.constants), ts, settings, solution)
+end
+
+function run_solver(problem, method, settings, ts, dense)
+    span = maximum(abs, diff(ts); init=0.0)
+    options = keywords(settings, span)
+    # A fixed-step method steps onto every save point, as torchdiffeq's do.
+    settings.fixed && (options = (; options..., tstops=ts))
+    dense && return solve(problem, method; options..., dense=true, save_everystep=true)
+    return solve(problem, method; options..., saveat=ts, dense=false, save_everystep=false)
+end
+
+function report!(info::Vector{Float64}, solution)
+    stats = solution.stats
+    info[1] = successful_retcode(solution)
+    info[2] = solution.t[end]
+    info[3] = stats.nf
+    info[4] = stats.njacs
+    info[5] = stats.naccept
+    info[6] = stats.nreject
+    return nothing
+end
+
+"The solver's return code in words."
+retcode(solved::Solved) = string(solved.solution.retcode)
+
+"""
+    evaluate(model, du, u, p, t)
+
+The right-hand side at one point, for checks.
+"""
+function evaluate(model::Model{T}, du, u, p, t) where {T}
+    model.value(plain(du), plain(u), plain(p), Float64(t))
+    return nothing
+end

@@ -1,0 +1,161 @@
+# A model: the functions generated from one torch function, behind types that never change.
+
+"`f!(du, u, p, t)` on flat vectors."
+const RightHandSide{T} = FunctionWrapper{Nothing,Tuple{Vector{T},Vector{T},Vector{T},Float64}}
+
+"`vjp!(g, v, u, p, t)`: `g = vᵀ ∂f/∂(u, p or t)` on flat vectors."
+const VectorJacobian{T} =
+    FunctionWrapper{Nothing,Tuple{Vector{T},Vector{T},Vector{T},Vector{T},Float64}}
+
+"""
+    Model{T}
+
+The right-hand side of an ODE and its vector-Jacobian products, for states of element type `T`.
+
+# Fields
+- `value`, `vjp`, `vjp_p`, `vjp_t`: the functions; without derivatives the last three do nothing
+- `states`, `parameters`: lengths of `u` and `p`
+- `has_derivatives`, `depends_on_time`: which of the functions can give anything but zero
+- `constants`: numbers that the functions read and that need no gradient
+"""
+struct Model{T}
+    value::RightHandSide{T}
+    vjp::VectorJacobian{T}
+    vjp_p::VectorJacobian{T}
+    vjp_t::VectorJacobian{T}
+    states::Int
+    parameters::Int
+    has_derivatives::Bool
+    depends_on_time::Bool
+    constants::Vector{T}
+end
+
+# A generated function with the memory that it works in.
+struct Generated{F,T} <: Function
+    f::F
+    constants::Vector{T}
+    workspace::Vector{T}
+end
+(g::Generated)(du, u, p, t) = g.f(du, u, p, t, g.constants, g.workspace)
+(g::Generated)(out, v, u, p, t) = g.f(out, v, u, p, t, g.constants, g.workspace)
+
+no_derivative(out, v, u, p, t) = nothing
+
+"""
+    generate(kind, source, states, parameters, constants, workspace, depends_on_time)
+
+Compile the Julia source of a model. `kind` is `"float32"` or `"float64"`; `source` defines
+`value` and, where the model has derivatives, `vjp`, `vjp_p` and `vjp_t`; `constants` and
+`workspace` are lengths.
+"""
+function generate(kind, source, states, parameters, constants, workspace, depends_on_time)
+    return generate(
+        kind == "float32" ? Float32 : Float64, String(source), Int(states), Int(parameters),
+        Int(constants), Int(workspace), Bool(depends_on_time),
+    )
+end
+
+function generate(
+    ::Type{T}, source::String, states::Int, parameters::Int, constants::Int, workspace::Int,
+    depends_on_time::Bool,
+) where {T}
+    # Anonymous: names would pile up in the module, one set a model.
+    functions = [
+        Core.eval(Pyjlode, anonymous(d)) for d in definitions(Meta.parseall(source).args)
+    ]
+    c, w = zeros(T, constants), Vector{T}(undef, workspace)
+    wrapped = [Generated(f, c, w) for f in functions]
+    has_derivatives = length(wrapped) > 1
+    vjps = has_derivatives ? wrapped[2:4] : fill(no_derivative, 3)
+    return Model{T}(
+        RightHandSide{T}(wrapped[1]), map(VectorJacobian{T}, vjps)...,
+        states, parameters, has_derivatives, depends_on_time, c,
+    )
+end
+
+definitions(expressions) = filter(e -> e isa Expr && e.head === :function, expressions)
+
+function anonymous(definition::Expr)
+    call, body = definition.args
+    return Expr(:function, Expr(:tuple, call.args[2:end]...), body)
+end
+
+"""
+    set_constants!(model, values)
+
+Give a model the current values of the tensors that it reads and that need no gradient.
+"""
+function set_constants!(model::Model{T}, values::PyArray{T}) where {T}
+    copyto!(model.constants, plain(values))
+    return nothing
+end
+
+# What the solvers call. SciML's adjoints may pass other vectors than `Vector`s; a FunctionWrapper
+# would convert those to copies and lose the result, so they are copied here where it shows.
+struct Pullback{T,W} <: Function
+    wrapper::W
+    Pullback{T}(wrapper::W) where {T,W} = new{T,W}(wrapper)
+end
+
+function (f::Pullback{T})(out, v, u, p, t) where {T}
+    dense(x) = x isa Vector{T} ? x : Vector{T}(x)
+    target = dense(out)
+    f.wrapper(target, dense(v), dense(u), dense(p), Float64(t))
+    target === out || copyto!(out, target)
+    return nothing
+end
+
+function ode_function(model::Model{T}, implicit::Bool) where {T}
+    vjp, vjp_p = Pullback{T}(model.vjp), Pullback{T}(model.vjp_p)
+    implicit || return ODEFunction{true,SciMLBase.FullSpecialize}(model.value; vjp, vjp_p)
+    n = model.states
+    return ODEFunction{true,SciMLBase.FullSpecialize}(
+        model.value; vjp, vjp_p, jac=Jacobian(model), tgrad=TimeGradient(model),
+        jac_prototype=zeros(T, n, n),
+    )
+end
+
+# The Jacobian row by row from the vector-Jacobian product: exact, and n products.
+struct Jacobian{T} <: Function
+    model::Model{T}
+    seed::Vector{T}
+    row::Vector{T}
+end
+Jacobian(m::Model{T}) where {T} = Jacobian{T}(m, zeros(T, m.states), zeros(T, m.states))
+
+function (j::Jacobian{T})(J, u, p, t) where {T}
+    for i in eachindex(j.seed)
+        j.seed[i] = one(T)
+        j.model.vjp(j.row, j.seed, u, p, t)
+        j.seed[i] = zero(T)
+        J[i, :] .= j.row
+    end
+    return nothing
+end
+
+struct TimeGradient{T} <: Function
+    model::Model{T}
+    seed::Vector{T}
+    value::Vector{T}
+end
+TimeGradient(m::Model{T}) where {T} = TimeGradient{T}(m, zeros(T, m.states), zeros(T, 1))
+
+function (g::TimeGradient{T})(dT, u, p, t) where {T}
+    fill!(dT, zero(T))
+    g.model.depends_on_time || return nothing
+    for i in eachindex(g.seed)
+        g.seed[i] = one(T)
+        g.model.vjp_t(g.value, g.seed, u, p, t)
+        g.seed[i] = zero(T)
+        dT[i] = g.value[1]
+    end
+    return nothing
+end
+
+"Versions of Julia and of the packages that solve."
+function versions()
+    packages = (SciMLSensitivity, OrdinaryDiffEqCore, PythonCall)
+    found = Dict(string(nameof(m)) => string(pkgversion(m)) for m in packages)
+    found["Julia"] = string(VERSION)
+    return found
+end

@@ -1,0 +1,67 @@
+# What is compiled when the package is: the solvers and adjoints, for the types that all models
+# share.
+
+const EXAMPLE = """
+function value(du, u, p, time, c, w)
+    for i in eachindex(u)
+        du[i] = p[1] * u[i]
+    end
+    return nothing
+end
+function vjp(g, v, u, p, time, c, w)
+    for i in eachindex(u)
+        g[i] = p[1] * v[i]
+    end
+    return nothing
+end
+function vjp_p(g, v, u, p, time, c, w)
+    g[1] = 0
+    for i in eachindex(u)
+        g[1] += v[i] * u[i]
+    end
+    return nothing
+end
+function vjp_t(g, v, u, p, time, c, w)
+    g[1] = 0
+    return nothing
+end
+"""
+
+function exercise(::Type{T}, method, sensitivities) where {T}
+    model = generate(T, EXAMPLE, 2, 1, 0, 0, true)
+    settings = Settings(method, 1e-3, 1e-3, 10_000, 0.0, false, 0.0, 0.0)
+    u0, p, ts = T[1, 2], T[-1], [0.0, 0.5, 1.0]
+    out, info = zeros(T, 6), zeros(8)
+    forward(model, settings, u0, p, ts, out, info, false)
+    for name in sensitivities
+        solved = forward(model, settings, u0, p, ts, out, info, name != "backsolve")
+        sensealg = sensitivity(name, 1e-3, 1e-3, false)
+        backward(
+            solved, sensealg, settings, ones(T, 6), zeros(T, 2), zeros(T, 1), zeros(T, 3), info
+        )
+    end
+    return nothing
+end
+
+const SENSITIVITIES = ("gauss", "interpolating", "quadrature", "backsolve")
+
+@setup_workload begin
+    @compile_workload begin
+        for T in (Float64, Float32)
+            exercise(T, "Tsit5", SENSITIVITIES)
+        end
+        for method in ("Vern7", "Rodas5P", "FBDF", "TRBDF2")
+            exercise(Float64, method, ("gauss",))
+        end
+    end
+end
+
+# The entry points as juliacall calls them, on numpy arrays, which do not exist yet.
+const NumpyVector{T} = PyArray{T,1,true,true,T}
+for T in (Float64, Float32)
+    V, W = NumpyVector{T}, NumpyVector{Float64}
+    precompile(forward, (Model{T}, Settings, V, V, W, V, W, Bool))
+    precompile(set_constants!, (Model{T}, V))
+    precompile(evaluate, (Model{T}, V, V, V, Float64))
+end
+precompile(Settings, (String, Float64, Float64, Int, Float64, Bool, Float64, Float64))

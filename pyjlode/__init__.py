@@ -1,0 +1,59 @@
+"""Neural ODEs for PyTorch, solved and differentiated by Julia's SciML.
+
+Importing this package starts no Julia and takes no network.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from .engine import EngineInfo, engine_info, use_engine
+from .errors import (
+    JuliaNotFoundError,
+    PyjlodeError,
+    PyjlodeWarning,
+    SolverError,
+    TraceError,
+    UnsupportedError,
+)
+from .methods import Method, find_method, methods
+from .neural_ode import NeuralODE
+from .odeint import odeint
+from .problem import Statistics
+from .sensealg import (
+    BacksolveAdjoint,
+    DiscreteAdjoint,
+    GaussAdjoint,
+    InterpolatingAdjoint,
+    QuadratureAdjoint,
+    SensitivityAlgorithm,
+    find_sensealg,
+)
+
+try:
+    __version__ = version("pyjlode")
+except PackageNotFoundError:  # a checkout that was not installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "BacksolveAdjoint",
+    "DiscreteAdjoint",
+    "EngineInfo",
+    "GaussAdjoint",
+    "InterpolatingAdjoint",
+    "JuliaNotFoundError",
+    "Method",
+    "NeuralODE",
+    "PyjlodeError",
+    "PyjlodeWarning",
+    "QuadratureAdjoint",
+    "SensitivityAlgorithm",
+    "SolverError",
+    "Statistics",
+    "TraceError",
+    "UnsupportedError",
+    "engine_info",
+    "find_method",
+    "find_sensealg",
+    "methods",
+    "odeint",
+    "use_engine",
+]

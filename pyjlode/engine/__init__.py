@@ -1,0 +1,120 @@
+"""The engines that solve, and the choice between them."""
+
+from __future__ import annotations
+
+import functools
+import os
+import warnings
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+
+from .. import runtime
+from ..errors import PyjlodeWarning
+from ..problem import Problem, Statistics
+
+ENGINES = ("auto", "julia", "torch")
+
+
+class Engine(Protocol):
+    """What solves a problem.
+
+    ``solve`` returns states of shape ``(T, *y0.shape)`` with a gradient where one is needed, fills
+    the statistics, and raises :class:`pyjlode.SolverError` for a solve that did not succeed.
+    """
+
+    name: str
+
+    def solve(self, problem: Problem, stats: Statistics) -> Tensor: ...
+
+    def versions(self) -> dict[str, str]: ...
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """Which engine solves, and the versions of what it is made of.
+
+    Examples
+    --------
+    >>> print(EngineInfo("torch", {"torchdiffeq": "0.2.5"}))
+    torch (torchdiffeq 0.2.5)
+    """
+
+    name: str
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({', '.join(f'{k} {v}' for k, v in self.versions.items())})"
+
+
+_chosen: str | None = None
+
+
+def use_engine(name: str) -> None:
+    """Choose the engine for every later call that does not name one.
+
+    Parameters
+    ----------
+    name : {"auto", "julia", "torch"}
+        ``auto``: Julia where it is ready, else torch. The environment variable
+        ``PYJLODE_ENGINE`` is the choice before the first call.
+
+    Examples
+    --------
+    >>> use_engine("auto")
+    """
+    global _chosen
+    _chosen = _check_name(name)
+
+
+def choose_engine(name: str | None = None) -> Engine:
+    """The engine of that name; None is the choice made by :func:`use_engine`."""
+    wanted = _check_name(name or _chosen or os.environ.get("PYJLODE_ENGINE", "auto"))
+    if wanted == "julia" or (wanted == "auto" and runtime.is_ready()):
+        return _julia()
+    if wanted == "auto":
+        _say_torch_solves()
+    return _torch()
+
+
+def engine_info(name: str | None = None) -> EngineInfo:
+    """Say which engine would solve, starting it if need be.
+
+    Examples
+    --------
+    >>> engine_info("torch").name
+    'torch'
+    """
+    engine = choose_engine(name)
+    return EngineInfo(engine.name, engine.versions())
+
+
+@functools.cache
+def _julia() -> Engine:
+    from .julia import JuliaEngine
+
+    return JuliaEngine(runtime.start())
+
+
+@functools.cache
+def _torch() -> Engine:
+    from .embedded import TorchEngine
+
+    return TorchEngine()
+
+
+@functools.cache
+def _say_torch_solves() -> None:
+    warnings.warn(
+        "No Julia is set up, so torchdiffeq solves; `pyjlode setup` installs Julia, "
+        "and PYJLODE_ENGINE=torch makes this the choice.",
+        PyjlodeWarning,
+        stacklevel=4,
+    )
+
+
+def _check_name(name: str) -> str:
+    if name not in ENGINES:
+        raise ValueError(f"There is no engine {name!r}; there are {', '.join(ENGINES)}.")
+    return name

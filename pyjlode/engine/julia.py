@@ -1,0 +1,201 @@
+"""The Julia engine: problems of torch tensors, solved by SciML.
+
+Arrays cross the border as numpy views of torch's memory: Julia reads the initial state and the
+parameters from them and writes the solution and the gradients into them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import SolverError, UnsupportedError
+from ..problem import Problem, Statistics
+from ..runtime import Runtime
+from ..sensealg import (
+    BacksolveAdjoint,
+    DiscreteAdjoint,
+    GaussAdjoint,
+    QuadratureAdjoint,
+    SensitivityAlgorithm,
+)
+from .models import Model, ModelCache
+
+_MAX_STEPS = 100_000
+
+
+class JuliaEngine:
+    """Solve with OrdinaryDiffEq.jl and differentiate with SciMLSensitivity.jl."""
+
+    name = "julia"
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.module = runtime.module
+        self.models = ModelCache(runtime)
+
+    def versions(self) -> dict[str, str]:
+        return self.runtime.versions
+
+    def solve(self, problem: Problem, stats: Statistics) -> Tensor:
+        self.runtime.check_thread()
+        method = "Tsit5" if problem.method is None else problem.method.name
+        if problem.method is not None and not problem.method.julia:
+            raise UnsupportedError(
+                f"The Julia engine has no {method}; use Vern7, Vern9 or Tsit5, "
+                'or engine="torch".'
+            )
+        sensealg = problem.sensealg or GaussAdjoint()
+        if isinstance(sensealg, DiscreteAdjoint):
+            raise UnsupportedError(
+                "The Julia engine has no DiscreteAdjoint yet; use GaussAdjoint or "
+                "InterpolatingAdjoint."
+            )
+        implicit = problem.method is not None and problem.method.stiff
+        model = self.models.get(problem, derivatives=implicit)
+        inputs = (problem.y0, problem.t, *model.parameters)
+        differentiate = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+        if differentiate and not model.has_derivatives:
+            model = self.models.get(problem, derivatives=True)
+        solve = _Solve(self.module, model, problem, method, sensealg, stats)
+        if not differentiate:
+            return solve.forward(problem.y0, problem.t, model.parameters, dense=False)[0]
+        return _Differentiable.apply(solve, problem.y0, problem.t, *model.parameters)
+
+
+@dataclass(frozen=True)
+class _Solve:
+    """One solve: what autograd carries from the forward pass to the backward one."""
+
+    module: Any
+    model: Model
+    problem: Problem
+    method: str
+    sensealg: SensitivityAlgorithm
+    stats: Statistics
+
+    def forward(
+        self, y0: Tensor, t: Tensor, parameters: tuple[Tensor, ...], *, dense: bool
+    ) -> tuple[Tensor, Any]:
+        """The states at ``t``, and Julia's handle for the gradient."""
+        self.model.refresh()
+        out = torch.empty((t.numel(), *y0.shape), dtype=y0.dtype)
+        info = torch.zeros(8, dtype=torch.float64)
+        solved = self.module.forward(
+            self.model.handle,
+            self._settings(),
+            _array(y0),
+            flatten(parameters, y0.dtype).numpy(),
+            _array(t.to(torch.float64)),
+            _array(out),
+            info.numpy(),
+            dense,
+        )
+        success, reached, nfe, njac, naccept, nreject, *_ = info.tolist()
+        counts = {"nf": nfe, "njacs": njac, "naccept": naccept, "nreject": nreject}
+        if not success:
+            raise self._failure("The solve", str(self.module.retcode(solved)), reached, counts)
+        self.stats.nfe, self.stats.njac = int(nfe), int(njac)
+        self.stats.naccept, self.stats.nreject = int(naccept), int(nreject)
+        return out, solved
+
+    def backward(self, solved: Any, cotangent: Tensor, with_t: bool) -> tuple[Tensor, ...]:
+        """Gradients with respect to the initial state, the times and the flat parameters."""
+        dtype = cotangent.dtype
+        gradient_u = torch.empty(cotangent[0].numel(), dtype=dtype)
+        gradient_p = torch.empty(sum(p.numel() for p in self.model.parameters), dtype=dtype)
+        gradient_t = torch.empty(cotangent.shape[0] if with_t else 0, dtype=dtype)
+        info = torch.zeros(8, dtype=torch.float64)
+        rtol, atol = self.problem.rtol, self.problem.atol
+        sensealg = self.sensealg
+        if isinstance(sensealg, QuadratureAdjoint):
+            rtol, atol = sensealg.rtol or rtol, sensealg.atol or atol
+        algorithm = self.module.sensitivity(
+            sensealg.name, rtol, atol, getattr(sensealg, "checkpointing", False)
+        )
+        message = self.module.backward(
+            solved,
+            algorithm,
+            self._settings(),
+            _array(cotangent),
+            gradient_u.numpy(),
+            gradient_p.numpy(),
+            gradient_t.numpy(),
+            info.numpy(),
+        )
+        if message is not None:
+            raise self._failure("The backward solve", str(message), float(info[1]), {})
+        self.stats.nfe_backward = int(info[2])
+        return gradient_u, gradient_t, gradient_p
+
+    def _settings(self) -> Any:
+        problem, options = self.problem, self.problem.options
+        return self.module.Settings(
+            self.method,
+            problem.rtol,
+            problem.atol,
+            int(options.get("max_num_steps", _MAX_STEPS)),
+            float(options.get("step_size") or options.get("first_step") or 0.0),
+            problem.fixed_step,
+            float(options.get("min_step", 0.0)),
+            float(options.get("max_step", 0.0)),
+        )
+
+    def _failure(
+        self, what: str, retcode: str, reached: float, counts: dict[str, float]
+    ) -> SolverError:
+        advice = {
+            "MaxIters": "a stiff method such as Rodas5P or FBDF, or a larger max_num_steps",
+            "Unstable": "a look at func for overflow, or a shorter time span",
+            "DtLessThanMin": "a stiff method such as Rodas5P, or looser tolerances",
+            "DtNaN": "a look at func: it returned NaN",
+        }
+        cure = advice.get(retcode, "another method, sensealg or tolerances")
+        return SolverError(
+            f"{what} with {self.method} stopped at t = {reached:.6g} ({retcode}). Try {cure}.",
+            retcode=retcode,
+            t=reached,
+            stats={k: int(v) for k, v in counts.items()},
+        )
+
+
+class _Differentiable(torch.autograd.Function):
+    """A solve as one node of autograd's graph."""
+
+    @staticmethod
+    def forward(ctx: Any, solve: _Solve, y0: Tensor, t: Tensor, *parameters: Tensor) -> Tensor:
+        dense = not isinstance(solve.sensealg, BacksolveAdjoint)
+        out, ctx.solved = solve.forward(y0, t, parameters, dense=dense)
+        ctx.solve = solve
+        ctx.shapes = (y0.shape, t.dtype, [p.shape for p in parameters])
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        y_shape, t_dtype, shapes = ctx.shapes
+        gradient_u, gradient_t, gradient_p = ctx.solve.backward(
+            ctx.solved, cotangent.contiguous(), ctx.needs_input_grad[2]
+        )
+        pieces = gradient_p.split([s.numel() for s in shapes])
+        return (
+            None,
+            gradient_u.view(y_shape),
+            gradient_t.to(t_dtype) if ctx.needs_input_grad[2] else None,
+            *(p.view(s) for p, s in zip(pieces, shapes, strict=True)),
+        )
+
+
+def flatten(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
+    """One vector of all tensors, in the numbers that generated code computes with."""
+    if not tensors:
+        return torch.empty(0, dtype=dtype)
+    return torch.cat([x.detach().reshape(-1).to(dtype) for x in tensors])
+
+
+def _array(x: Tensor) -> Any:
+    """The tensor's memory as a flat numpy array; a copy only where it is not contiguous."""
+    return x.detach().contiguous().view(-1).numpy()

@@ -1,0 +1,109 @@
+"""``NeuralODE``: a layer whose output is the solution of an ODE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .odeint import odeint
+from .problem import Statistics
+from .sensealg import SensitivityAlgorithm
+
+
+class NeuralODE(nn.Module):
+    """The states at times ``t`` of ``dy/dt = func(t, y)``, as a layer.
+
+    Parameters
+    ----------
+    func : torch.nn.Module or callable
+        ``func(t, y)``. A module's parameters are this layer's.
+    t : torch.Tensor or sequence of float, optional
+        The times, of shape ``(T,)``; may be given at each call instead.
+    method, sensealg, rtol, atol, options, engine
+        As for :func:`pyjlode.odeint`.
+
+    Attributes
+    ----------
+    stats : Statistics
+        Counts of the last solve.
+
+    References
+    ----------
+    Chen et al., Neural Ordinary Differential Equations, 2018; DiffEqFlux.jl's ``NeuralODE``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> class Decay(torch.nn.Module):
+    ...     def forward(self, t, y):
+    ...         return -y
+    >>> layer = NeuralODE(Decay(), [0.0, 1.0], engine="torch")
+    >>> layer(torch.ones(3, 2)).shape
+    torch.Size([2, 3, 2])
+    """
+
+    def __init__(
+        self,
+        func: Callable[[Tensor, Tensor], Tensor],
+        t: Tensor | Sequence[float] | None = None,
+        *,
+        method: str | None = None,
+        sensealg: SensitivityAlgorithm | str | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+        options: Mapping[str, Any] | None = None,
+        engine: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.func = func
+        times = None if t is None else torch.as_tensor(t, dtype=torch.float64)
+        self.register_buffer("t", times, persistent=False)
+        self.method = method
+        self.sensealg = sensealg
+        self.rtol = rtol
+        self.atol = atol
+        self.options = options
+        self.engine = engine
+        self.stats = Statistics()
+
+    @property
+    def nfe(self) -> int:
+        """Right-hand-side evaluations of the last forward solve."""
+        return self.stats.nfe
+
+    def forward(self, y0: Any, t: Tensor | Sequence[float] | None = None) -> Any:
+        """Solve from ``y0``.
+
+        Parameters
+        ----------
+        y0 : torch.Tensor or tuple of torch.Tensor
+        t : torch.Tensor or sequence of float, optional
+            Times of this call, instead of the layer's.
+
+        Returns
+        -------
+        torch.Tensor or tuple of torch.Tensor
+            Of shape ``(T, *y0.shape)``.
+        """
+        times = self.t if t is None else t
+        if times is None:
+            raise ValueError("NeuralODE has no times; give t here or when it is made.")
+        self.stats = Statistics()
+        return odeint(
+            self.func,
+            y0,
+            times,
+            rtol=self.rtol,
+            atol=self.atol,
+            method=self.method,
+            options=self.options,
+            sensealg=self.sensealg,
+            engine=self.engine,
+            stats=self.stats,
+        )
+
+    def extra_repr(self) -> str:
+        return f"method={self.method}, sensealg={self.sensealg}, engine={self.engine}"

@@ -1,0 +1,163 @@
+"""The start of Julia. No other module imports juliacall or sets its environment.
+
+Importing this starts nothing; :func:`start` does, once a process.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from . import config
+from .config import JuliaSource
+from .errors import JuliaNotFoundError, PyjlodeError
+
+_ADVICE = (
+    "`pyjlode setup` installs Julia and its packages; "
+    "`pyjlode setup --julia EXE --project DIR` registers your own."
+)
+
+_lock = threading.Lock()
+_running: Runtime | None = None
+_forked = False
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A started Julia.
+
+    Attributes
+    ----------
+    module : Any
+        The Julia module ``Pyjlode``, through juliacall.
+    main : Any
+        Julia's ``Main``.
+    versions : dict of str to str
+        Of Julia and of the packages that solve.
+    source : JuliaSource
+    """
+
+    module: Any
+    main: Any
+    versions: dict[str, str]
+    source: JuliaSource
+    thread: int = field(default_factory=threading.get_ident)
+
+    def check_thread(self) -> None:
+        """Julia is entered only from the thread and the process that started it.
+
+        Raises
+        ------
+        PyjlodeError
+            If this is another thread or a forked child.
+        """
+        if _forked:
+            raise PyjlodeError(
+                "This process was forked from one that runs Julia, which cannot work. "
+                "Start workers with the 'spawn' method."
+            )
+        if threading.get_ident() != self.thread:
+            raise PyjlodeError(
+                "Julia was started in another thread. Solve in that thread, or use "
+                'engine="torch" here.'
+            )
+
+
+def julia_package() -> Path:
+    """The folder of this project's Julia package: beside the Python package or inside it."""
+    here = Path(__file__).resolve().parent
+    for candidate in (here / "julia", here.parent / "julia"):
+        if (candidate / "Project.toml").exists():
+            return candidate
+    raise PyjlodeError("The Julia half of pyjlode is missing; install pyjlode again.")
+
+
+@cache
+def is_ready() -> bool:
+    """Whether a Julia with the packages is registered; starts nothing, takes no network."""
+    return config.find() is not None
+
+
+def start() -> Runtime:
+    """Start Julia and load the packages; the second call returns what the first one made.
+
+    Raises
+    ------
+    JuliaNotFoundError
+        If no Julia is set up, or the one that is does not start.
+    """
+    global _running
+    with _lock:
+        if _running is None:
+            source = config.find()
+            if source is None:
+                raise JuliaNotFoundError(f"No Julia is set up. {_ADVICE}")
+            _running = _start(source)
+        return _running
+
+
+def start_source(source: JuliaSource) -> Runtime:
+    """Start one particular Julia, as ``pyjlode setup`` does to check it."""
+    global _running
+    with _lock:
+        if _running is None:
+            _running = _start(source)
+        return _running
+
+
+def _start(source: JuliaSource) -> Runtime:
+    _set_environment(source)
+    try:
+        main = _import_juliacall()
+        # The package lies outside the user's environment, whose packages it uses: so it is the
+        # second place where Julia looks, after that environment.
+        main.seval("dir -> push!(LOAD_PATH, dir)")(str(julia_package()))
+        main.seval("import Pyjlode")
+        module = main.Pyjlode
+        versions = {str(k): str(v) for k, v in module.versions().items()}
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        raise JuliaNotFoundError(
+            f"The Julia at {source.exe} did not start with the packages in {source.project}: "
+            f"{reason[0] if reason else type(error).__name__}. {_ADVICE}"
+        ) from error
+    return Runtime(module, main, versions, source)
+
+
+def _set_environment(source: JuliaSource) -> None:
+    os.environ["PYTHON_JULIACALL_EXE"] = source.exe
+    os.environ["PYTHON_JULIACALL_PROJECT"] = source.project
+    threads = os.environ.get("JULIA_NUM_THREADS", "1")
+    defaults = {
+        # With one thread Julia needs no signals, and Ctrl-C stays Python's.
+        "PYTHON_JULIACALL_HANDLE_SIGNALS": "no" if threads == "1" else "yes",
+        "PYTHON_JULIACALL_STARTUP_FILE": "no",
+        "PYTHON_JULIACALL_AUTOLOAD_IPYTHON_EXTENSION": "no",
+        # PythonCall uses the Python that called it; it must not set up another with conda.
+        "JULIA_CONDAPKG_BACKEND": "Null",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def _import_juliacall() -> Any:
+    with warnings.catch_warnings():
+        # torch is always imported first here. The crash that juliacall warns of comes from
+        # clashing C++ runtimes in old builds; `pyjlode doctor` starts both, in this order.
+        warnings.filterwarnings("ignore", message="torch was imported before juliacall")
+        from juliacall import Main
+    return Main
+
+
+def _after_fork() -> None:
+    global _forked
+    _forked = _running is not None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,111 @@
+"""How gradients of a solve are computed, under SciML's names.
+
+References
+----------
+Chen et al., Neural Ordinary Differential Equations, 2018 (the continuous adjoint, backsolve).
+SciMLSensitivity.jl, "Choosing a Sensitivity Algorithm".
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SensitivityAlgorithm:
+    """Base class of the algorithms; ``name`` is the short name on the command line."""
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__.removesuffix("Adjoint").lower()
+
+
+@dataclass(frozen=True)
+class GaussAdjoint(SensitivityAlgorithm):
+    """The adjoint solved backwards on the interpolated forward solution; parameter gradients by
+    Gauss quadrature over the adjoint's steps. The Julia engine's default.
+
+    Parameters
+    ----------
+    checkpointing : bool
+        Recompute the forward solution between save points instead of keeping every step.
+
+    Examples
+    --------
+    >>> GaussAdjoint().name
+    'gauss'
+    """
+
+    checkpointing: bool = False
+
+
+@dataclass(frozen=True)
+class InterpolatingAdjoint(SensitivityAlgorithm):
+    """As :class:`GaussAdjoint`, with the parameter gradients as further states of the adjoint."""
+
+    checkpointing: bool = False
+
+
+@dataclass(frozen=True)
+class QuadratureAdjoint(SensitivityAlgorithm):
+    """The adjoint with dense output, then adaptive quadrature for the parameter gradients.
+
+    Parameters
+    ----------
+    rtol, atol : float, optional
+        The quadrature's tolerances; by default the solve's.
+    """
+
+    rtol: float | None = None
+    atol: float | None = None
+
+
+@dataclass(frozen=True)
+class BacksolveAdjoint(SensitivityAlgorithm):
+    """The state solved backwards together with the adjoint: memory does not grow with the steps.
+
+    Fast, and unreliable on problems that are unstable backwards in time. On the torch engine this
+    is torchdiffeq's ``odeint_adjoint``.
+
+    Parameters
+    ----------
+    checkpointing : bool
+        Start the backward state again from the stored one at each save point (Julia engine).
+    """
+
+    checkpointing: bool = True
+
+
+@dataclass(frozen=True)
+class DiscreteAdjoint(SensitivityAlgorithm):
+    """Reverse mode through the solver's own steps. The torch engine's default."""
+
+
+ALGORITHMS: dict[str, type[SensitivityAlgorithm]] = {
+    "gauss": GaussAdjoint,
+    "interpolating": InterpolatingAdjoint,
+    "quadrature": QuadratureAdjoint,
+    "backsolve": BacksolveAdjoint,
+    "discrete": DiscreteAdjoint,
+}
+
+
+def find_sensealg(name: str) -> SensitivityAlgorithm:
+    """A sensitivity algorithm by its short name or its class's.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name; the message has the nearest.
+
+    Examples
+    --------
+    >>> find_sensealg("gauss")
+    GaussAdjoint(checkpointing=False)
+    """
+    key = name.lower().removesuffix("adjoint")
+    if key in ALGORITHMS:
+        return ALGORITHMS[key]()
+    near = difflib.get_close_matches(key, ALGORITHMS, n=1, cutoff=0)
+    raise ValueError(f"There is no sensealg {name!r}; the nearest is {near[0]!r}.")

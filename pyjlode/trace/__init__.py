@@ -1,0 +1,1 @@
+"""Tracing of torch functions into ATen graphs."""

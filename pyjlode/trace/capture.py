@@ -1,0 +1,161 @@
+"""Trace a torch function and its vector-Jacobian product into one ATen graph.
+
+The function runs once on fake tensors, which have shapes and no values, so nothing of a
+particular state or time can be baked in by accident: code that needs a value fails to trace.
+Tensors that the function gets from outside (parameters, buffers, whatever it closes over) are
+found by identity, and their current values are read at each solve.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from ..errors import TraceError
+from ..translate.operations import is_covered, plain_name
+
+Dynamics = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A traced function.
+
+    Attributes
+    ----------
+    graph : torch.fx.GraphModule
+        Placeholders ``t_1, y_1, v_1``; outputs ``(value,)`` or, with derivatives, ``(value,
+        v·df/dt, v·df/dy, v·df/dp...)``.
+    shape : torch.Size
+        Of the state.
+    dtype : torch.dtype
+        Of the state, and of every floating point number in the graph.
+    parameters : tuple of torch.Tensor
+        Tensors from outside that require a gradient.
+    constants : tuple of torch.Tensor
+        The other tensors from outside.
+    has_derivatives : bool
+    """
+
+    graph: fx.GraphModule
+    shape: torch.Size
+    dtype: torch.dtype
+    parameters: tuple[Tensor, ...]
+    constants: tuple[Tensor, ...]
+    has_derivatives: bool
+
+
+@functools.cache
+def _decompositions() -> dict[Any, Callable[..., Any]]:
+    """Every decomposition that torch has, but for the operations that the table covers."""
+    from torch._decomp import core_aten_decompositions, decomposition_table
+
+    chosen = {**decomposition_table, **core_aten_decompositions()}
+    return {
+        op: rule
+        for op, rule in chosen.items()
+        if isinstance(op, torch._ops.OpOverload) and not is_covered(plain_name(op))
+    }
+
+
+def _make_graph(function: Callable[..., Any], *examples: Tensor) -> fx.GraphModule:
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    try:
+        graph = make_fx(
+            function,
+            decomposition_table=_decompositions(),
+            tracing_mode="fake",
+            _allow_non_fake_inputs=True,
+        )(*examples)
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        raise TraceError(
+            f"torch could not trace it ({type(error).__name__}: {reason[0] if reason else ''})"
+        ) from error
+    return graph
+
+
+def trace(func: Dynamics, example: Tensor, *, derivatives: bool) -> Traced:
+    """Trace ``func(t, y)`` for states like ``example``.
+
+    Parameters
+    ----------
+    func : callable
+        ``func(t, y) -> dy/dt``, with ``t`` a scalar tensor.
+    example : torch.Tensor
+        Its shape and dtype count; its values don't.
+    derivatives : bool
+        Whether to trace the vector-Jacobian product as well.
+
+    Returns
+    -------
+    Traced
+
+    Raises
+    ------
+    TraceError
+        If torch cannot trace the function or its result has not the state's shape and dtype.
+
+    Examples
+    --------
+    >>> import torch
+    >>> k = torch.tensor(2.0, requires_grad=True)
+    >>> traced = trace(lambda t, y: -k * y, torch.zeros(3), derivatives=True)
+    >>> traced.parameters[0] is k
+    True
+    """
+    y = torch.zeros_like(example.detach(), memory_format=torch.contiguous_format)
+    t = torch.zeros((), dtype=y.dtype)
+
+    def value(t: Tensor, y: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        with torch.enable_grad():
+            out = func(t, y)
+        _check(out, y)
+        return (out.detach(),)
+
+    graph = _make_graph(value, t, y, torch.zeros_like(y))
+    outside = _outside_tensors(graph)
+    parameters = tuple(x for x in outside if x.requires_grad)
+    if derivatives:
+
+        def joint(t: Tensor, y: Tensor, v: Tensor) -> tuple[Tensor | None, ...]:
+            t = t.detach().requires_grad_()
+            y = y.detach().requires_grad_()
+            with torch.enable_grad():
+                out = func(t, y)
+            if not out.requires_grad:
+                return (out, *[None] * (2 + len(parameters)))
+            gradients = torch.autograd.grad(out, [t, y, *parameters], v, allow_unused=True)
+            return (out.detach(), *gradients)
+
+        graph = _make_graph(joint, t, y, torch.zeros_like(y))
+    constants = tuple(x for x in _outside_tensors(graph) if not x.requires_grad)
+    for x in (*parameters, *constants):
+        if x.dtype not in (y.dtype, torch.bool):
+            raise TraceError(f"it uses a tensor of {x.dtype}, and the state is of {y.dtype}")
+    return Traced(graph, y.shape, y.dtype, parameters, constants, derivatives)
+
+
+def _check(out: object, y: Tensor) -> None:
+    if not isinstance(out, Tensor):
+        raise TypeError(f"func returned {type(out).__name__}, not a tensor")
+    if out.shape != y.shape or out.dtype != y.dtype:
+        raise TypeError(
+            f"func returned shape {tuple(out.shape)} and {out.dtype}; the state has "
+            f"{tuple(y.shape)} and {y.dtype}"
+        )
+
+
+def _outside_tensors(graph: fx.GraphModule) -> list[Tensor]:
+    found: dict[int, Tensor] = {}
+    for node in graph.graph.nodes:
+        if node.op == "get_attr":
+            tensor = getattr(graph, str(node.target))
+            found[id(tensor)] = tensor
+    return list(found.values())

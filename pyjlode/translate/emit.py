@@ -1,0 +1,268 @@
+"""Julia source from the steps of a function: memory, loops and calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .layout import Buffer, View, collapse, whole
+from .program import Call, Pointwise, Program, Reduce
+from .schedule import Loop, Step, live, schedule
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a result goes: the argument ``name`` from ``offset``; ``view`` None means zeros."""
+
+    name: str
+    offset: int
+    size: int
+    view: View | None
+
+
+def emit_function(
+    name: str, arguments: str, program: Program, outputs: Sequence[Output]
+) -> tuple[str, int]:
+    """Write one function that computes some results of a program.
+
+    Parameters
+    ----------
+    name, arguments : str
+        The Julia function's name and argument list.
+    program : Program
+        The translated graph; only what the outputs rest on is computed.
+    outputs : sequence of Output
+        What to compute and where to put it.
+
+    Returns
+    -------
+    source : str
+        The Julia function.
+    workspace : int
+        How many elements of scratch memory ``w`` it uses.
+    """
+    return _Emitter(program, outputs).emit(name, arguments)
+
+
+class _Emitter:
+    def __init__(self, program: Program, outputs: Sequence[Output]) -> None:
+        self.program = program
+        self.outputs = outputs
+        self.place: dict[Buffer, tuple[str, int]] = {
+            b: (b.name, b.offset) for b in program.inputs
+        }
+        self.lines: list[str] = []
+
+    def emit(self, name: str, arguments: str) -> tuple[str, int]:
+        operations = live(self.program, [o.view for o in self.outputs if o.view is not None])
+        for output in self.outputs:
+            operations = operations + self._deliver(output)
+        steps = schedule(operations)
+        workspace = self._assign_memory(steps)
+        for step in steps:
+            if isinstance(step, Loop):
+                self._loop(step)
+            elif isinstance(step, Reduce):
+                self._reduce(step)
+            else:
+                self._call(step)
+        body = "\n".join("        " + line for line in self.lines)
+        source = (
+            f"function {name}({arguments})\n    T = eltype(p)\n    t = T(time)\n"
+            f"    @inbounds begin\n{body}\n    end\n    return nothing\nend\n"
+        )
+        return source, workspace
+
+    def _deliver(self, output: Output) -> list[Pointwise]:
+        """Have a result computed in place where possible, else copied there at the end."""
+        view = output.view
+        if view is not None and view.is_whole and view.buffer not in self.place:
+            assert view.buffer is not None
+            if not view.buffer.scalar and view.kind == "f":
+                self.place[view.buffer] = (output.name, output.offset)
+                return []
+        if view is None:
+            view = View(None, (output.size,), (0,), 0, "f", "T(0)")
+        target = Buffer(output.size)
+        self.place[target] = (output.name, output.offset)
+        template = "T({0})" if view.kind == "b" else "{0}"
+        return [Pointwise(whole(target, view.shape), template, [view], in_place=True)]
+
+    def _assign_memory(self, steps: Sequence[Step]) -> int:
+        """Give every buffer that outlives its loop a place in the workspace; reuse freed places."""
+        last_read: dict[Buffer, int] = {}
+        for i, step in enumerate(steps):
+            for buffer in _touched(step):
+                last_read[buffer] = i
+        self.stored: set[Buffer] = set(self.place)
+        for i, step in enumerate(steps):
+            inside = step.produced if isinstance(step, Loop) else set()
+            for op in step.operations if isinstance(step, Loop) else [step]:
+                target = op.out.buffer
+                assert target is not None
+                if not isinstance(step, Loop) or op.in_place:
+                    self.stored.add(target)
+                elif last_read[target] > i and not target.scalar:
+                    self.stored.add(target)
+                self.stored.update(
+                    v.buffer
+                    for v in op.reads
+                    if v.buffer is not None and v.buffer not in inside and not v.buffer.scalar
+                )
+        free: dict[int, list[int]] = {}
+        top = 0
+        for i, step in enumerate(steps):
+            for buffer in sorted(_touched(step), key=lambda b: b.number):
+                if buffer in self.stored and buffer not in self.place:
+                    if free.get(buffer.size):
+                        self.place[buffer] = ("w", free[buffer.size].pop())
+                    else:
+                        self.place[buffer] = ("w", top)
+                        top += buffer.size
+            for buffer in sorted(_touched(step), key=lambda b: b.number):
+                variable, offset = self.place.get(buffer, ("", 0))
+                if variable == "w" and last_read[buffer] == i:
+                    free.setdefault(buffer.size, []).append(offset)
+        return top
+
+    # One loop nest.
+
+    def _loop(self, loop: Loop) -> None:
+        local: set[Buffer] = set()
+        loads: dict[tuple[object, ...], tuple[str, View]] = {}
+        body: list[str] = []
+        stores: list[View] = []
+        for op in loop.operations:
+            names = [self._operand(v, local, loads) for v in op.args]
+            target = op.out.buffer
+            assert target is not None
+            body.append(f"{target.variable} = {op.template.format(*names)}")
+            if target in self.stored:
+                stores.append(op.out)
+            if not op.in_place:
+                local.add(target)
+        if not loop.shape and not any(op.in_place for op in loop.operations):
+            self._straight(loads, body, stores)
+            return
+        strided = [(n, v) for n, v in loads.values() if not v.is_uniform]
+        for n, v in loads.values():
+            if v.is_uniform:
+                self.lines.append(f"{n} = {self._load(v, str(self._start(v)))}")
+        lengths, strides = collapse(loop.shape, [v.strides for _, v in strided] + [
+            v.strides for v in stores
+        ])
+        inner = [
+            f"{n} = {self._load(v, _index(self._start(v), s))}"
+            for (n, v), s in zip(strided, strides, strict=False)
+        ]
+        inner += body
+        for v, s in zip(stores, strides[len(strided) :], strict=True):
+            inner.append(self._store(v, _index(self._start(v), s)))
+        self._nest(lengths, inner)
+
+    def _straight(
+        self,
+        loads: dict[tuple[object, ...], tuple[str, View]],
+        body: list[str],
+        stores: list[View],
+    ) -> None:
+        """Zero-dimensional operations: plain assignments to local variables."""
+        for n, v in loads.values():
+            self.lines.append(f"{n} = {self._load(v, str(self._start(v)))}")
+        self.lines += body
+        self.lines += [self._store(v, str(self._start(v))) for v in stores]
+
+    def _nest(self, lengths: Sequence[int], inner: Sequence[str]) -> None:
+        depth = len(lengths)
+        for d, n in enumerate(lengths):
+            simd = "@simd ivdep " if d == depth - 1 else ""
+            self.lines.append("    " * d + f"{simd}for i{d} in 0:{n - 1}")
+        self.lines += ["    " * depth + line for line in inner]
+        self.lines += ["    " * d + "end" for d in reversed(range(depth))]
+
+    def _operand(
+        self,
+        view: View,
+        local: set[Buffer],
+        loads: dict[tuple[object, ...], tuple[str, View]],
+    ) -> str:
+        if view.buffer is None:
+            return view.literal
+        if view.buffer in local or (view.buffer.scalar and view.buffer not in self.program.inputs):
+            return view.buffer.variable
+        if view.buffer.scalar:
+            return "t"
+        key = (view.buffer, view.offset, view.shape, view.strides)
+        if key not in loads:
+            loads[key] = (f"a{view.buffer.number}_{len(loads)}", view)
+        return loads[key][0]
+
+    # Reductions and calls.
+
+    def _reduce(self, op: Reduce) -> None:
+        arg, shape = op.arg, op.arg.shape
+        out = tuple(0 if d in op.dims else s for d, s in enumerate(op.out.strides))
+        target, start = self._variable(op.out), self._start(op.out)
+        size = op.out.size
+        self.lines.append(f"fill_range!({target}, {start}, {size}, {op.start})")
+        value = arg.literal or "a"
+        lengths, (step_in, step_out) = collapse(shape, [arg.strides, out])
+        position = _index(start, step_out)
+        load = [] if arg.literal else [f"a = {self._load(arg, _index(self._start(arg), step_in))}"]
+        if 0 in lengths:
+            return
+        if step_out[-1] != 0:
+            fold = op.template.format(f"{target}[{position}]", value)
+            self._nest(lengths, [*load, f"{target}[{position}] = {fold}"])
+            return
+        outer, n = lengths[:-1], lengths[-1]
+        for d, m in enumerate(outer):
+            self.lines.append("    " * d + f"for i{d} in 0:{m - 1}")
+        pad = "    " * len(outer)
+        self.lines.append(pad + f"acc = {target}[{position}]")
+        self.lines.append(pad + f"@simd for i{len(outer)} in 0:{n - 1}")
+        self.lines += [pad + "    " + line for line in load]
+        self.lines.append(pad + f"    acc = {op.template.format('acc', value)}")
+        self.lines.append(pad + "end")
+        self.lines.append(pad + f"{target}[{position}] = acc")
+        self.lines += ["    " * d + "end" for d in reversed(range(len(outer)))]
+
+    def _call(self, op: Call) -> None:
+        places = [
+            f"{self._variable(v)}, {self._start(v) - 1}" for v in (op.out, *op.args)
+        ]
+        self.lines.append(f"{op.function}({', '.join([*places, *map(str, op.integers)])})")
+
+    # Memory.
+
+    def _variable(self, view: View) -> str:
+        assert view.buffer is not None
+        return self.place[view.buffer][0]
+
+    def _start(self, view: View) -> int:
+        """The Julia index of the view's first element."""
+        assert view.buffer is not None
+        return self.place[view.buffer][1] + view.offset + 1
+
+    def _load(self, view: View, index: str) -> str:
+        element = f"{self._variable(view)}[{index}]"
+        return f"!iszero({element})" if view.kind == "b" else element
+
+    def _store(self, view: View, index: str) -> str:
+        assert view.buffer is not None
+        value = view.buffer.variable
+        if view.kind == "b":
+            value = f"T({value})"
+        return f"{self._variable(view)}[{index}] = {value}"
+
+
+def _touched(step: Step) -> set[Buffer]:
+    operations = step.operations if isinstance(step, Loop) else [step]
+    views = [v for op in operations for v in (op.out, *op.reads)]
+    return {v.buffer for v in views if v.buffer is not None}
+
+
+def _index(start: int, strides: Sequence[int]) -> str:
+    terms = [str(start)]
+    terms += [f"i{d}" if s == 1 else f"{s} * i{d}" for d, s in enumerate(strides) if s != 0]
+    return " + ".join(terms)

@@ -1,0 +1,150 @@
+"""From a traced ATen graph to a program: walk the nodes, look each operation up in the table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from ..errors import TraceError
+from . import layout
+from .layout import View, uniform
+from .operations import TABLE, in_place, literal, plain_name
+from .program import Program
+
+
+class GraphTranslator:
+    """Translate one graph.
+
+    Parameters
+    ----------
+    graph : torch.fx.GraphModule
+        ATen operations on fake tensors, with tensors from outside as ``get_attr`` nodes.
+    placeholders : dict of str to View
+        What each placeholder of the graph is in the generated function.
+    tensors : dict of int to View
+        By ``id``, the view of each tensor from outside.
+    dtype : torch.dtype
+        The one floating point type that the generated function computes in.
+    """
+
+    def __init__(
+        self,
+        graph: fx.GraphModule,
+        program: Program,
+        placeholders: dict[str, View],
+        tensors: dict[int, View],
+        dtype: torch.dtype,
+    ) -> None:
+        self.graph = graph
+        self.program = program
+        self.placeholders = placeholders
+        self.tensors = tensors
+        self.dtype = dtype
+        self.values: dict[fx.Node, Any] = {}
+        self.folded: dict[fx.Node, Any] = {}
+        self.constants: list[tuple[Tensor, View]] = []
+
+    def run(self) -> list[Any]:
+        """Translate every node; the views of the graph's outputs, None where it gives None."""
+        self.program.mutates = any(
+            n.op == "call_function" and _plain_name(n).endswith("_") for n in self.graph.graph.nodes
+        )
+        for node in self.graph.graph.nodes:
+            if node.op == "placeholder":
+                self.values[node] = self.placeholders[node.target]
+            elif node.op == "get_attr":
+                self.values[node] = self._outside(node)
+            elif node.op == "call_function":
+                self._call(node)
+            elif node.op == "output":
+                return [None if a is None else self._value(a) for a in node.args[0]]
+        raise AssertionError("a graph without an output")
+
+    def _outside(self, node: fx.Node) -> View:
+        tensor = getattr(self.graph, str(node.target))
+        return self.tensors[id(tensor)]
+
+    def _call(self, node: fx.Node) -> None:
+        name = _plain_name(node)
+        if name == "getitem":
+            self._get_item(node)
+            return
+        if self._fold(node):
+            return
+        handler = TABLE.get(name) or in_place(name)
+        if handler is None:
+            raise TraceError(f"Julia code for {name} is not in the table of operations")
+        self._check_types(node, name)
+        args = fx.map_arg(node.args, self._value)
+        kwargs = fx.map_arg(node.kwargs, self._value)
+        try:
+            self.values[node] = handler(self.program, *args, **kwargs)
+        except TraceError as error:
+            raise TraceError(f"{name}: {error}") from None
+        except (TypeError, KeyError, AttributeError) as error:
+            raise TraceError(f"{name} is used in a form that is not covered ({error})") from error
+
+    def _get_item(self, node: fx.Node) -> None:
+        source, index = node.args
+        assert isinstance(source, fx.Node)
+        if source in self.folded:
+            self.folded[node] = self.folded[source][index]
+        else:
+            self.values[node] = self.values[source][index]
+
+    def _fold(self, node: fx.Node) -> bool:
+        """Compute now what rests on no input: shapes' worth of zeros, ranges, masks."""
+        if any(n not in self.folded for n in node.all_input_nodes):
+            return False
+        assert isinstance(node.target, torch._ops.OpOverload)
+        if torch.Tag.nondeterministic_seeded in node.target.tags:
+            raise TraceError(f"{_plain_name(node)} draws random numbers during the solve")
+        if self.program.mutates and not node.all_input_nodes:
+            if _is_float_or_bool(node.meta.get("val")):
+                return False  # later operations may write into it
+        args = fx.map_arg(node.args, self.folded.__getitem__)
+        kwargs = fx.map_arg(node.kwargs, self.folded.__getitem__)
+        self.folded[node] = node.target(*args, **kwargs)
+        return True
+
+    def _value(self, node: Any) -> Any:
+        if not isinstance(node, fx.Node):
+            return node
+        if node not in self.values:
+            self.values[node] = fx.node.map_aggregate(self.folded[node], self._constant)
+        return self.values[node]
+
+    def _constant(self, value: Any) -> Any:
+        """A folded tensor: a literal where its elements are equal, else one more input."""
+        if not isinstance(value, Tensor):
+            return value
+        kind = "b" if value.dtype == torch.bool else "f"
+        if value.numel() and bool((value == value.reshape(-1)[0]).all()):
+            return layout.expand(literal(value.reshape(-1)[0].item()), value.shape)
+        if not value.numel():
+            return uniform("T(0)", tuple(value.shape), kind)
+        view = self.program.input("c", 0, value.shape, kind)
+        self.constants.append((value, view))
+        return view
+
+    def _check_types(self, node: fx.Node, name: str) -> None:
+        values = node.meta.get("val")
+        for value in values if isinstance(values, (tuple, list)) else [values]:
+            if not isinstance(value, Tensor) or value.dtype in (self.dtype, torch.bool):
+                continue
+            raise TraceError(
+                f"{name} makes a tensor of {value.dtype}, and the state is of {self.dtype}"
+            )
+
+
+def _is_float_or_bool(value: Any) -> bool:
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.dtype == torch.bool)
+
+
+def _plain_name(node: fx.Node) -> str:
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload):
+        return plain_name(target)
+    return getattr(target, "__name__", str(target))

@@ -1,0 +1,76 @@
+"""Element-wise operations: one line an operation, ATen's name and the Julia expression.
+
+``{0}``, ``{1}``, ... are the arguments, each a floating point scalar of the model's type or a
+truth value. The functions called live in ``julia/src/elementary.jl``; unlike Julia's own they
+return NaN outside their domain, as torch's do.
+"""
+
+from __future__ import annotations
+
+ARITHMETIC = {
+    "aten.neg": "-{0}",
+    "aten.abs": "abs({0})",
+    "aten.sign": "sign({0})",
+    "aten.sgn": "sign({0})",
+    "aten.reciprocal": "inv({0})",
+    "aten.square": "{0} * {0}",
+    "aten.sqrt": "nsqrt({0})",
+    "aten.rsqrt": "inv(nsqrt({0}))",
+    "aten.exp": "exp({0})",
+    "aten.exp2": "exp2({0})",
+    "aten.expm1": "expm1({0})",
+    "aten.log": "nlog({0})",
+    "aten.log1p": "nlog1p({0})",
+    "aten.log2": "nlog2({0})",
+    "aten.log10": "nlog10({0})",
+    "aten.sin": "nsin({0})",
+    "aten.cos": "ncos({0})",
+    "aten.tan": "ntan({0})",
+    "aten.asin": "nasin({0})",
+    "aten.acos": "nacos({0})",
+    "aten.atan": "atan({0})",
+    "aten.atan2": "atan({0}, {1})",
+    "aten.sinh": "sinh({0})",
+    "aten.cosh": "cosh({0})",
+    "aten.tanh": "vtanh({0})",
+    "aten.asinh": "asinh({0})",
+    "aten.acosh": "nacosh({0})",
+    "aten.atanh": "natanh({0})",
+    "aten.sigmoid": "sigmoid({0})",
+    "aten.erf": "erf({0})",
+    "aten.erfc": "erfc({0})",
+    "aten.relu": "relu({0})",
+    "aten.floor": "floor({0})",
+    "aten.ceil": "ceil({0})",
+    "aten.trunc": "trunc({0})",
+    "aten.round": "round({0})",
+    "aten.mul": "{0} * {1}",
+    "aten.maximum": "nmax({0}, {1})",
+    "aten.minimum": "nmin({0}, {1})",
+    "aten.fmod": "nrem({0}, {1})",
+    "aten.remainder": "nmod({0}, {1})",
+    "aten.hypot": "hypot({0}, {1})",
+}
+
+COMPARISON = {
+    "aten.eq": "{0} == {1}",
+    "aten.ne": "{0} != {1}",
+    "aten.lt": "{0} < {1}",
+    "aten.le": "{0} <= {1}",
+    "aten.gt": "{0} > {1}",
+    "aten.ge": "{0} >= {1}",
+    "aten.isnan": "isnan({0})",
+    "aten.isinf": "isinf({0})",
+    "aten.isfinite": "isfinite({0})",
+}
+
+LOGIC = {
+    "aten.logical_not": "!{0}",
+    "aten.logical_and": "{0} & {1}",
+    "aten.logical_or": "{0} | {1}",
+    "aten.logical_xor": "xor({0}, {1})",
+    "aten.bitwise_not": "!{0}",
+    "aten.bitwise_and": "{0} & {1}",
+    "aten.bitwise_or": "{0} | {1}",
+    "aten.bitwise_xor": "xor({0}, {1})",
+}

@@ -1,0 +1,80 @@
+"""From a program to the steps of one function: what is needed, in one loop where it can be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from .layout import Buffer, View
+from .program import Call, Operation, Pointwise, Program, Reduce
+
+
+@dataclass(eq=False)
+class Loop:
+    """Element-wise operations of one shape that share a loop, in order."""
+
+    shape: tuple[int, ...]
+    operations: list[Pointwise] = field(default_factory=list)
+    produced: set[Buffer] = field(default_factory=set)
+    read: set[Buffer] = field(default_factory=set)
+
+
+Step = Loop | Reduce | Call
+
+
+def live(program: Program, outputs: Iterable[View]) -> list[Operation]:
+    """The operations that the outputs rest on."""
+    needed = {v.buffer for v in outputs if v.buffer is not None}
+    kept: list[Operation] = []
+    for op in reversed(program.operations):
+        if op.out.buffer in needed:
+            kept.append(op)
+            needed.update(v.buffer for v in op.reads if v.buffer is not None)
+    return kept[::-1]
+
+
+def schedule(operations: Iterable[Operation]) -> list[Step]:
+    """Gather element-wise operations of equal shape into loops.
+
+    A loop stays open, to take further operations, until something needs its results other than
+    element by element. What is not element-wise goes before the loops that are still open, which
+    it does not depend on.
+    """
+    steps: list[Step] = []
+    open_loops: dict[tuple[int, ...], Loop] = {}
+
+    def close(loop: Loop) -> None:
+        steps.append(loop)
+        del open_loops[loop.shape]
+
+    for op in operations:
+        shape = op.out.shape
+        target = op.out.buffer
+        mergeable = isinstance(op, Pointwise) and not op.in_place
+        for loop in list(open_loops.values()):
+            taken = [v for v in op.reads if v.buffer in loop.produced]
+            own = mergeable and loop.shape == shape
+            elementwise = own and all(v.is_whole and v.shape == shape for v in taken)
+            overwrites = op.in_place and target in loop.read | loop.produced
+            if (taken and not elementwise) or overwrites:
+                close(loop)
+        if not mergeable:
+            assert not (isinstance(op, Pointwise) and not op.in_place)
+            steps.append(_alone(op))
+            continue
+        assert isinstance(op, Pointwise) and target is not None
+        loop = open_loops.setdefault(shape, Loop(shape))
+        loop.operations.append(op)
+        loop.produced.add(target)
+        loop.read.update(v.buffer for v in op.reads if v.buffer is not None)
+    for loop in list(open_loops.values()):
+        close(loop)
+    return steps
+
+
+def _alone(op: Operation) -> Step:
+    if not isinstance(op, Pointwise):
+        return op
+    reads = {v.buffer for v in op.reads if v.buffer is not None}
+    assert op.out.buffer is not None
+    return Loop(op.out.shape, [op], {op.out.buffer}, reads)
