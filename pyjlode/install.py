@@ -1,0 +1,130 @@
+"""``pyjlode setup``: install Julia and its packages, or register what is there."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from . import config
+from .config import JuliaSource
+from .errors import JuliaNotFoundError
+from .runtime import start_source
+
+_PATIENCE = 2.0  # seconds to learn whether there is a network
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--julia", metavar="EXE", help="a Julia executable to register")
+    parser.add_argument("--project", metavar="DIR", help="its environment with the packages")
+    parser.add_argument("--forget", action="store_true", help="remove what was registered")
+    parser.add_argument("--check", metavar="JSON", help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.check:
+        return _check(JuliaSource(**json.loads(args.check)))
+    if args.forget:
+        print("Forgotten." if config.forget() else "Nothing was registered.")
+        return 0
+    if (args.julia is None) != (args.project is None):
+        print("pyjlode setup: give --julia and --project together.", file=sys.stderr)
+        return 2
+    source = _given(args.julia, args.project) if args.julia else _install()
+    _try(source)
+    print(f"Registered in {config.save(source)}.")
+    return 0
+
+
+def _given(julia: str, project: str) -> JuliaSource:
+    exe = shutil.which(julia)
+    if exe is None:
+        raise JuliaNotFoundError(f"{julia} is not an executable; give the path of Julia's.")
+    folder = Path(project).resolve()
+    if not (folder / "Project.toml").exists():
+        raise JuliaNotFoundError(f"{folder} has no Project.toml; give a Julia environment.")
+    version = subprocess.run(
+        [exe, "--startup-file=no", "-e", "print(VERSION)"],
+        capture_output=True, text=True, check=False,
+    ).stdout.strip()  # fmt: skip
+    if not version or tuple(int(n) for n in version.split("-")[0].split(".")[:2]) < (1, 10):
+        raise JuliaNotFoundError(
+            f"{exe} is not a Julia of version 1.10 or later (it says {version or 'nothing'!r})."
+        )
+    print(f"Julia {version} at {exe}")
+    return JuliaSource(str(Path(exe).absolute()), str(folder), "configuration")
+
+
+def _install() -> JuliaSource:
+    """Have juliapkg download Julia and the packages; it shows its own progress."""
+    host = juliapkg_unreachable()
+    if host:
+        raise JuliaNotFoundError(
+            "Julia cannot be downloaded here: there is no way to its servers. Register your own "
+            "with `pyjlode setup --julia EXE --project DIR`."
+        )
+    import juliapkg
+
+    print("Installing Julia and its packages; the first time this takes some minutes.")
+    juliapkg.resolve()
+    return JuliaSource(str(juliapkg.executable()), str(juliapkg.project()), "juliapkg")
+
+
+def juliapkg_unreachable() -> bool:
+    """Whether juliapkg's source of Julia versions can't be reached; answers in two seconds."""
+    import urllib.error
+    import urllib.request
+
+    from juliapkg import install_julia
+
+    reached = threading.Event()
+
+    def attempt() -> None:
+        request = urllib.request.Request(install_julia._julia_versions_url, method="HEAD")
+        try:
+            urllib.request.urlopen(request, timeout=_PATIENCE).close()
+        except urllib.error.HTTPError as error:
+            if error.code >= 400:
+                return
+        except (OSError, ValueError):
+            return
+        reached.set()
+
+    # A look-up of a name can hang beyond any time limit, but not the thread that waits for it.
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(_PATIENCE)
+    return not reached.is_set()
+
+
+def _try(source: JuliaSource) -> None:
+    """Start the Julia in a process of its own, so that a crash is a message here."""
+    from dataclasses import asdict
+
+    command = [sys.executable, "-m", "pyjlode", "setup", "--check", json.dumps(asdict(source))]
+    print("Loading the packages; the first time they are compiled, which takes minutes.")
+    began = time.monotonic()
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )  # fmt: skip
+    while True:
+        try:
+            out, err = process.communicate(timeout=15)
+            break
+        except subprocess.TimeoutExpired:
+            print(f"  ... {time.monotonic() - began:.0f} s", flush=True)
+    if process.returncode != 0:
+        lines = (err.strip() or out.strip() or f"exit code {process.returncode}").splitlines()
+        raise JuliaNotFoundError(f"That Julia does not work: {lines[-1]}")
+    print(out.strip())
+
+
+def _check(source: JuliaSource) -> int:
+    runtime = start_source(source)
+    print("Works: " + ", ".join(f"{k} {v}" for k, v in runtime.versions.items()))
+    return 0
