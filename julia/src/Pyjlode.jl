@@ -25,6 +25,7 @@ using PrecompileTools: @compile_workload, @setup_workload
 using PythonCall: PythonCall, Py, PyArray
 using QuadGK: quadgk
 using SciMLBase: CallbackSet, ODEFunction, ODEProblem, SciMLBase, solve, successful_retcode
+using SciMLLogging: SciMLLogging
 using SciMLSensitivity: SciMLSensitivity, BacksolveAdjoint, GaussAdjoint, InterpolatingAdjoint,
     ODEAdjointProblem, QuadratureAdjoint, ZygoteVJP
 

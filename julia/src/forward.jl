@@ -18,13 +18,6 @@ struct Settings
     dtmax::Float64
 end
 
-function Settings(method, rtol, atol, maxiters, dt, fixed, dtmin, dtmax)
-    return Settings(
-        String(method), Float64(rtol), Float64(atol), Int(maxiters), Float64(dt), Bool(fixed),
-        Float64(dtmin), Float64(dtmax),
-    )
-end
-
 """
     Solved{T}
 
@@ -40,8 +33,11 @@ struct Solved{T,S}
     solution::S
 end
 
+# Failures are told by the return code, as an exception in Python.
+const QUIET = SciMLLogging.None()
+
 function keywords(s::Settings, span::Float64)
-    steps = (; reltol=s.rtol, abstol=s.atol, maxiters=s.maxiters, verbose=false)
+    steps = (; reltol=s.rtol, abstol=s.atol, maxiters=s.maxiters, verbose=QUIET)
     s.dt > 0 && (steps = (; steps..., dt=s.dt))
     s.dtmin > 0 && (steps = (; steps..., dtmin=s.dtmin))
     s.dtmax > 0 && (steps = (; steps..., dtmax=s.dtmax))

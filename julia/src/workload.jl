@@ -64,4 +64,3 @@ for T in (Float64, Float32)
     precompile(set_constants!, (Model{T}, V))
     precompile(evaluate, (Model{T}, V, V, V, Float64))
 end
-precompile(Settings, (String, Float64, Float64, Int, Float64, Bool, Float64, Float64))
