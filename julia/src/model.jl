@@ -59,16 +59,19 @@ function generate(
     ::Type{T}, source::String, states::Int, parameters::Int, constants::Int, workspace::Int,
     depends_on_time::Bool,
 ) where {T}
-    # Anonymous: names would pile up in the module, one set a model.
-    functions = [
-        Core.eval(Pyjlode, anonymous(d)) for d in definitions(Meta.parseall(source).args)
-    ]
     c, w = zeros(T, constants), Vector{T}(undef, workspace)
-    wrapped = [Generated(f, c, w) for f in functions]
-    has_derivatives = length(wrapped) > 1
-    vjps = has_derivatives ? wrapped[2:4] : fill(no_derivative, 3)
+    # Vectors of `Any`: each function is of a new type, for which a vector that narrows its
+    # element type would be compiled again, in more time than the function itself.
+    functions = Any[]
+    for definition in definitions(Meta.parseall(source).args)
+        # Anonymous: names would pile up in the module, one set a model.
+        push!(functions, Generated(Core.eval(Pyjlode, anonymous(definition)), c, w))
+    end
+    has_derivatives = length(functions) > 1
+    has_derivatives || append!(functions, (no_derivative, no_derivative, no_derivative))
     return Model{T}(
-        RightHandSide{T}(wrapped[1]), map(VectorJacobian{T}, vjps)...,
+        RightHandSide{T}(functions[1]), VectorJacobian{T}(functions[2]),
+        VectorJacobian{T}(functions[3]), VectorJacobian{T}(functions[4]),
         states, parameters, has_derivatives, depends_on_time, c,
     )
 end
@@ -90,27 +93,37 @@ function set_constants!(model::Model{T}, values::PyArray{T}) where {T}
     return nothing
 end
 
-# What the solvers call. SciML's adjoints may pass other vectors than `Vector`s; a FunctionWrapper
-# would convert those to copies and lose the result, so they are copied here where it shows.
-struct Pullback{T,W} <: Function
+# What the solvers call. SciML's adjoints pass views of their own states too; a FunctionWrapper
+# would convert those to copies and the result would be lost, so they are copied here, both ways.
+struct OnVectors{T,W} <: Function
     wrapper::W
-    Pullback{T}(wrapper::W) where {T,W} = new{T,W}(wrapper)
+    OnVectors{T}(wrapper::W) where {T,W} = new{T,W}(wrapper)
 end
 
-function (f::Pullback{T})(out, v, u, p, t) where {T}
-    dense(x) = x isa Vector{T} ? x : Vector{T}(x)
-    target = dense(out)
-    f.wrapper(target, dense(v), dense(u), dense(p), Float64(t))
+function (f::OnVectors{T})(du, u, p, t) where {T}
+    target = vector(T, du)
+    f.wrapper(target, vector(T, u), vector(T, p), Float64(t))
+    target === du || copyto!(du, target)
+    return nothing
+end
+
+function (f::OnVectors{T})(out, v, u, p, t) where {T}
+    target = vector(T, out)
+    f.wrapper(target, vector(T, v), vector(T, u), vector(T, p), Float64(t))
     target === out || copyto!(out, target)
     return nothing
 end
 
+vector(::Type{T}, x::Vector{T}) where {T} = x
+vector(::Type{T}, x) where {T} = Vector{T}(x)
+
 function ode_function(model::Model{T}, implicit::Bool) where {T}
-    vjp, vjp_p = Pullback{T}(model.vjp), Pullback{T}(model.vjp_p)
-    implicit || return ODEFunction{true,SciMLBase.FullSpecialize}(model.value; vjp, vjp_p)
+    value = OnVectors{T}(model.value)
+    vjp, vjp_p = OnVectors{T}(model.vjp), OnVectors{T}(model.vjp_p)
+    implicit || return ODEFunction{true,SciMLBase.FullSpecialize}(value; vjp, vjp_p)
     n = model.states
     return ODEFunction{true,SciMLBase.FullSpecialize}(
-        model.value; vjp, vjp_p, jac=Jacobian(model), tgrad=TimeGradient(model),
+        value; vjp, vjp_p, jac=Jacobian(model), tgrad=TimeGradient(model),
         jac_prototype=zeros(T, n, n),
     )
 end

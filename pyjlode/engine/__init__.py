@@ -94,7 +94,9 @@ def engine_info(name: str | None = None) -> EngineInfo:
 def _julia() -> Engine:
     from .julia import JuliaEngine
 
-    return JuliaEngine(runtime.start())
+    engine = JuliaEngine(runtime.start())
+    engine.warm_up()
+    return engine
 
 
 @functools.cache

@@ -75,7 +75,7 @@ class _Counted(torch.nn.Module):
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         self.count += 1
-        self.last_time = float(t)
+        self.last_time = float(t.detach())
         if self.stats is not None:
             self.stats.nfe_backward += 1
         return self.func(t, y)

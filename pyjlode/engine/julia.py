@@ -7,6 +7,7 @@ parameters from them and writes the solution and the gradients into them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,6 +41,22 @@ class JuliaEngine:
     def versions(self) -> dict[str, str]:
         return self.runtime.versions
 
+    def warm_up(self) -> None:
+        """Solve and differentiate a toy problem in both precisions.
+
+        In it torch imports its tracer and Julia compiles what stands between the languages: three
+        seconds that would otherwise be part of the user's first gradient.
+        """
+        for dtype in (torch.float64, torch.float32):
+            rate = torch.ones(1, dtype=dtype, requires_grad=True)
+            func = partial(_decay, rate)
+            y0, t = torch.ones(1, dtype=dtype), torch.tensor([0.0, 0.1])
+            problem = Problem(
+                func, y0, t, 1e-3, 1e-3, None, None, options={}, fixed_step=False, owner=func, key=()
+            )
+            with torch.enable_grad():
+                self.solve(problem, Statistics()).sum().backward()
+
     def solve(self, problem: Problem, stats: Statistics) -> Tensor:
         self.runtime.check_thread()
         method = "Tsit5" if problem.method is None else problem.method.name
@@ -64,6 +81,10 @@ class JuliaEngine:
         if not differentiate:
             return solve.forward(problem.y0, problem.t, model.parameters, dense=False)[0]
         return _Differentiable.apply(solve, problem.y0, problem.t, *model.parameters)
+
+
+def _decay(rate: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    return -rate * y
 
 
 @dataclass(frozen=True)
