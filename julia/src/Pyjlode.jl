@@ -24,7 +24,7 @@ using OrdinaryDiffEqVerner: Vern6, Vern7, Vern8, Vern9
 using PrecompileTools: @compile_workload, @setup_workload
 using PythonCall: PythonCall, Py, PyArray
 using QuadGK: quadgk
-using SciMLBase: CallbackSet, ODEFunction, ODEProblem, SciMLBase, solve, successful_retcode
+using SciMLBase: CallbackSet, ODEFunction, ODEProblem, SciMLBase, init, solve!, successful_retcode
 using SciMLLogging: SciMLLogging
 using SciMLSensitivity: SciMLSensitivity, BacksolveAdjoint, GaussAdjoint, InterpolatingAdjoint,
     ODEAdjointProblem, QuadratureAdjoint, ZygoteVJP

@@ -68,7 +68,9 @@ function backward(
     fill!(gradient_t, zero(T))
     if length(ts) > 1 && ts[1] != ts[end]
         loss = CotangentAt{T}(cotangent, n)
-        λ, dp = adjoint_solve(solved.solution, sensealg, settings, ts[2:end], loss, info)
+        trajectory = backward_trajectory(solved, sensealg, info)
+        adjoint = Adjoint(solved.model, trajectory, settings, ts[2:end], loss, info)
+        λ, dp = adjoint_solve(adjoint, sensealg)
         copyto!(gradient_u, λ)
         copyto!(gradient_p, 1, dp, 1, length(gradient_p))
         isempty(gradient_t) || time_gradients!(gradient_t, solved, cotangent, λ)
@@ -97,7 +99,7 @@ function time_gradients!(gradient, solved::Solved{T}, cotangent, λ) where {T}
     n = model.states
     du = zeros(T, n)
     for i in eachindex(ts)
-        u = Vector{T}(solved.solution(ts[i]))
+        u = vector(T, state_at(solved.solution, ts, i))
         model.value(du, u, p, ts[i])
         weight = i == 1 ? -λ : view(cotangent, ((i - 1) * n + 1):(i * n))
         gradient[i] = dot(weight, du)
@@ -105,62 +107,104 @@ function time_gradients!(gradient, solved::Solved{T}, cotangent, λ) where {T}
     return nothing
 end
 
-function solve_adjoint(problem, settings::Settings, info; options...)
-    span = abs(problem.tspan[2] - problem.tspan[1])
-    solution = solve(problem, algorithm(settings.method); keywords(settings, span)..., options...)
-    report!(info, solution)
-    reached = solution.t[end] == problem.tspan[2]
-    info[1] == 1 && reached ||
-        throw(BackwardFailure(string(solution.retcode), Float64(solution.t[end])))
+# The solution that the adjoint is linearised about.
+function backward_trajectory(solved::Solved, sensealg, info)
+    is_implicit(solved.settings.method) || return solved.solution
+    (; prob) = solved.solution
+    settings = with_method(solved.settings, backward_method(solved.settings.method))
+    dense = !(sensealg isa BacksolveAdjoint)
+    solution, reached = run_solver(prob, algorithm(settings.method), settings, solved.ts, dense)
+    report!(info, solution, reached)
+    info[1] == 1 || throw(BackwardFailure(string(solution.retcode), reached))
     return solution
+end
+
+# What every kind of adjoint solve needs.
+struct Adjoint{T,S}
+    model::Model{T}
+    trajectory::S
+    settings::Settings
+    ts::Vector{Float64}
+    loss::CotangentAt{T}
+    info::Vector{Float64}
 end
 
 const LAST_ONLY = (; save_everystep=false, save_start=false, save_end=true)
 
-function adjoint_solve(
-    solution, sensealg::Union{InterpolatingAdjoint,BacksolveAdjoint}, settings, ts, loss, info
-)
-    method = algorithm(settings.method)
-    tolerances = (; abstol=settings.atol, reltol=settings.rtol)
-    problem, _ = ODEAdjointProblem(
-        solution, sensealg, method, ts, loss, nothing, nothing, nothing, nothing, Val(true);
-        checkpoints=ts, tolerances...,
+function solve_adjoint(adjoint::Adjoint, problem; options...)
+    (; settings, info) = adjoint
+    span = abs(problem.tspan[2] - problem.tspan[1])
+    method = algorithm(backward_method(settings.method))
+    integrator = init(
+        problem, method; keywords(settings, span)..., tstops=adjoint.ts, options...
     )
-    adjoint = solve_adjoint(problem, settings, info; LAST_ONLY..., tstops=ts)
-    n = length(solution.prob.u0)
-    z = adjoint.u[end]
-    return z[1:n], z[(n + 1):(n + length(solution.prob.p))]
+    solution = solve!(integrator)
+    report!(info, solution, integrator.t)
+    info[1] == 1 && integrator.t == problem.tspan[2] ||
+        throw(BackwardFailure(string(solution.retcode), Float64(integrator.t)))
+    return solution
 end
 
-function adjoint_solve(solution, sensealg::GaussAdjoint, settings, ts, loss, info)
-    method = algorithm(settings.method)
-    p = solution.prob.p
-    integrand = SciMLSensitivity.GaussIntegrand(solution, sensealg, ts, nothing)
+function adjoint_solve(adjoint::Adjoint, sensealg::BacksolveAdjoint)
+    (; trajectory, settings, ts, loss) = adjoint
+    problem, _ = ODEAdjointProblem(
+        trajectory, sensealg, algorithm(backward_method(settings.method)), ts, loss,
+        nothing, nothing, nothing, nothing, Val(true);
+        checkpoints=ts, abstol=settings.atol, reltol=settings.rtol,
+    )
+    return split_state(adjoint, solve_adjoint(adjoint, problem; LAST_ONLY...))
+end
+
+function adjoint_solve(adjoint::Adjoint, sensealg::InterpolatingAdjoint)
+    (; trajectory, settings, ts, loss) = adjoint
+    problem, _ = ODEAdjointProblem(
+        trajectory, sensealg, algorithm(backward_method(settings.method)), ts, loss,
+        nothing, nothing, nothing, nothing, Val(true);
+        checkpoints=ts, abstol=settings.atol, reltol=settings.rtol,
+    )
+    solution = solve_adjoint(adjoint, with_jacobian(problem, adjoint); LAST_ONLY...)
+    return split_state(adjoint, solution)
+end
+
+function split_state(adjoint::Adjoint, solution)
+    n, z = adjoint.model.states, solution.u[end]
+    return z[1:n], z[(n + 1):(n + length(adjoint.trajectory.prob.p))]
+end
+
+function adjoint_solve(adjoint::Adjoint, sensealg::GaussAdjoint)
+    (; trajectory, settings, ts, loss) = adjoint
+    p = trajectory.prob.p
+    integrand = SciMLSensitivity.GaussIntegrand(trajectory, sensealg, ts, nothing)
     total = IntegrandValuesSum(zero(p))
     integrate = IntegratingSumCallback(
         (out, λ, t, integrator) -> integrand(out, t, λ), total, zero(p)
     )
     problem, jumps, _ = ODEAdjointProblem(
-        solution, sensealg, method, integrand, integrate, ts, loss, nothing, nothing, nothing,
-        nothing, Val(true); checkpoints=ts, abstol=settings.atol, reltol=settings.rtol,
+        trajectory, sensealg, algorithm(backward_method(settings.method)), integrand, integrate,
+        ts, loss, nothing, nothing, nothing, nothing, Val(true);
+        checkpoints=ts, abstol=settings.atol, reltol=settings.rtol,
     )
-    adjoint = solve_adjoint(
-        problem, settings, info; LAST_ONLY..., tstops=ts, callback=CallbackSet(integrate, jumps)
+    solution = solve_adjoint(
+        adjoint, with_jacobian(problem, adjoint);
+        LAST_ONLY..., callback=CallbackSet(integrate, jumps),
     )
-    return adjoint.u[end], total.integrand
+    return solution.u[end], total.integrand
 end
 
-function adjoint_solve(solution, sensealg::QuadratureAdjoint, settings, ts, loss, info)
-    method = algorithm(settings.method)
+function adjoint_solve(adjoint::Adjoint, sensealg::QuadratureAdjoint)
+    (; trajectory, settings, ts, loss) = adjoint
     problem, _ = ODEAdjointProblem(
-        solution, sensealg, method, ts, loss, nothing, nothing, nothing, nothing, Val(true)
+        trajectory, sensealg, algorithm(backward_method(settings.method)), ts, loss,
+        nothing, nothing, nothing, nothing, Val(true),
     )
-    adjoint = solve_adjoint(
-        problem, settings, info; save_everystep=true, save_start=true, tstops=ts
+    solution = solve_adjoint(
+        adjoint, with_jacobian(problem, adjoint); save_everystep=true, save_start=true
     )
-    integrand = SciMLSensitivity.AdjointSensitivityIntegrand(solution, adjoint, sensealg, nothing)
-    dp = zero(solution.prob.p)
-    times = [solution.prob.tspan[1]; ts]
+    integrand = SciMLSensitivity.AdjointSensitivityIntegrand(
+        trajectory, solution, sensealg, nothing
+    )
+    dp = zero(trajectory.prob.p)
+    times = [trajectory.prob.tspan[1]; ts]
     for i in 1:(length(times) - 1)
         times[i] == times[i + 1] && continue
         part, _ = quadgk(
@@ -168,5 +212,46 @@ function adjoint_solve(solution, sensealg::QuadratureAdjoint, settings, ts, loss
         )
         dp .+= vec(part)
     end
-    return adjoint.u[end], dp
+    return solution.u[end], dp
+end
+
+# The adjoint equations are linear: λ' = -(∂f/∂u)ᵀ λ, and with the parameter gradients as further
+# states μ' = -(∂f/∂p)ᵀ λ. So their Jacobian is that of f at the interpolated state, exact, where a
+# finite difference would be a noisy one.
+struct AdjointJacobian{T,S} <: Function
+    model::Model{T}
+    trajectory::S
+    seed::Vector{T}
+    row::Vector{T}
+    row_p::Vector{T}
+end
+
+function (j::AdjointJacobian{T})(J, z, p, t) where {T}
+    n = j.model.states
+    y = j.trajectory(t)
+    fill!(J, zero(T))
+    for i in 1:n
+        j.seed[i] = one(T)
+        j.model.vjp(j.row, j.seed, y, p, t)
+        size(J, 1) > n && j.model.vjp_p(j.row_p, j.seed, y, p, t)
+        j.seed[i] = zero(T)
+        for k in 1:n
+            J[k, i] = -j.row[k]
+        end
+        for k in (n + 1):size(J, 1)
+            J[k, i] = -j.row_p[k - n]
+        end
+    end
+    return nothing
+end
+
+function with_jacobian(problem, adjoint::Adjoint{T}) where {T}
+    is_implicit(adjoint.settings.method) || return problem
+    n, m = adjoint.model.states, length(problem.u0)
+    p = adjoint.trajectory.prob.p
+    jac = AdjointJacobian(adjoint.model, adjoint.trajectory, zeros(T, n), zeros(T, n), zero(p))
+    f = ODEFunction{true,SciMLBase.FullSpecialize}(
+        problem.f.f; jac, jac_prototype=zeros(T, m, m)
+    )
+    return ODEProblem(f, problem.u0, problem.tspan, problem.p; problem.kwargs...)
 end

@@ -33,6 +33,11 @@ struct Solved{T,S}
     solution::S
 end
 
+function with_method(s::Settings, method::String)
+    fields = (getfield(s, i) for i in 2:fieldcount(Settings))
+    return Settings(method, fields...)
+end
+
 # Failures are told by the return code, as an exception in Python.
 const QUIET = SciMLLogging.None()
 
@@ -74,32 +79,45 @@ function forward(
     problem = ODEProblem{true,SciMLBase.FullSpecialize}(
         ode_function(model, implicit), u0, (ts[1], ts[end]), p
     )
-    solution = run_solver(problem, algorithm(settings.method), settings, ts, dense)
-    report!(info, solution)
+    # The gradients of implicit methods make a dense solution of their own.
+    solution, reached = run_solver(
+        problem, algorithm(settings.method), settings, ts, dense && !implicit
+    )
+    report!(info, solution, reached)
     n = model.states
     if info[1] == 1
-        for (i, t) in enumerate(ts)
-            u = dense ? solution(t) : solution.u[i]
-            copyto!(out, (i - 1) * n + 1, u, 1, n)
+        for i in eachindex(ts)
+            copyto!(out, (i - 1) * n + 1, state_at(solution, ts, i), 1, n)
         end
         all(isfinite, out) || (info[1] = 0)
     end
     return Solved(model, p, copy(model.constants), ts, settings, solution)
 end
 
+# A solve that keeps only the save points has no interpolation to ask.
+function state_at(solution, ts, i)
+    saved = length(solution.t) == length(ts) && solution.t[i] == ts[i]
+    return saved ? solution.u[i] : solution(ts[i])
+end
+
+# The solution, and the time that the solve reached, which a failed solve does not save.
 function run_solver(problem, method, settings, ts, dense)
     span = maximum(abs, diff(ts); init=0.0)
     options = keywords(settings, span)
     # A fixed-step method steps onto every save point, as torchdiffeq's do.
     settings.fixed && (options = (; options..., tstops=ts))
-    dense && return solve(problem, method; options..., dense=true, save_everystep=true)
-    return solve(problem, method; options..., saveat=ts, dense=false, save_everystep=false)
+    integrator = if dense
+        init(problem, method; options..., dense=true, save_everystep=true)
+    else
+        init(problem, method; options..., saveat=ts, dense=false, save_everystep=false)
+    end
+    return solve!(integrator), Float64(integrator.t)
 end
 
-function report!(info::Vector{Float64}, solution)
+function report!(info::Vector{Float64}, solution, reached)
     stats = solution.stats
     info[1] = successful_retcode(solution)
-    info[2] = solution.t[end]
+    info[2] = reached
     info[3] = stats.nf
     info[4] = stats.njacs
     info[5] = stats.naccept

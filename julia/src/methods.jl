@@ -20,3 +20,10 @@ function algorithm(method::String)
     is_implicit(method) && return IMPLICIT[method](; autodiff=AutoFiniteDiff())
     return EXPLICIT[method]()
 end
+
+# Gradients of an implicit method's solve come from Rodas5P, forward and backward. The adjoint of a
+# stiff problem jumps at every save point, and the fast part of a jump dies within one step.
+# Gradients are made from interpolations of such steps, and those of the SDIRK methods, Hermite's,
+# can be wrong by orders of magnitude where every step is right; the multistep methods restart at
+# every save point. Rodas5P has an interpolation of its own for stiff problems.
+backward_method(method::String) = is_implicit(method) ? "Rodas5P" : method

@@ -74,11 +74,16 @@ def _make_graph(function: Callable[..., Any], *examples: Tensor) -> fx.GraphModu
             _allow_non_fake_inputs=True,
         )(*examples)
     except Exception as error:
-        reason = str(error).strip().splitlines()
-        raise TraceError(
-            f"torch could not trace it ({type(error).__name__}: {reason[0] if reason else ''})"
-        ) from error
+        raise TraceError(_reason(error)) from error
     return graph
+
+
+def _reason(error: Exception) -> str:
+    name = type(error).__name__
+    if name in ("GuardOnDataDependentSymNode", "DataDependentOutputException"):
+        return "it needs the value of a tensor (a branch, float(), item() or numpy())"
+    lines = str(error).strip().splitlines()
+    return f"torch could not trace it ({name}: {lines[0] if lines else ''})"
 
 
 def trace(func: Dynamics, example: Tensor, *, derivatives: bool) -> Traced:
