@@ -88,7 +88,7 @@ class NeuralODE(nn.Module):
         torch.Tensor or tuple of torch.Tensor
             Of shape ``(T, *y0.shape)``.
         """
-        times = self.t if t is None else t
+        times: Any = self.t if t is None else t
         if times is None:
             raise ValueError("NeuralODE has no times; give t here or when it is made.")
         self.stats = Statistics()
@@ -106,4 +106,5 @@ class NeuralODE(nn.Module):
         )
 
     def extra_repr(self) -> str:
+        """What ``repr`` shows beside the module inside."""
         return f"method={self.method}, sensealg={self.sensealg}, engine={self.engine}"

@@ -162,9 +162,7 @@ def _flatten(
 
     def split(y: Tensor) -> tuple[Tensor, ...]:
         pieces = torch.split(y, sizes, dim=-1)
-        return tuple(
-            p.reshape(*y.shape[:-1], *s) for p, s in zip(pieces, shapes, strict=True)
-        )
+        return tuple(p.reshape(*y.shape[:-1], *s) for p, s in zip(pieces, shapes, strict=True))
 
     def joined(t: Tensor, y: Tensor) -> Tensor:
         result = func(t, split(y))
@@ -190,8 +188,9 @@ def _check_state(y: Any, name: str) -> Tensor:
 def _check_times(t: Any, y: Tensor) -> Tensor:
     times = t if isinstance(t, Tensor) else torch.as_tensor(t, dtype=torch.float64)
     if times.dim() != 1 or times.numel() == 0:
-        raise ValueError(f"t must be one-dimensional and not empty; its shape is {tuple(t.shape)}."
-                         if isinstance(t, Tensor) else "t must be a sequence of times.")  # fmt: skip
+        raise ValueError(
+            f"t must have one dimension and a time; its shape is {tuple(times.shape)}."
+        )
     if not times.is_floating_point():
         times = times.to(torch.float64)
     values = times.detach()
@@ -219,10 +218,8 @@ def _check_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
     return checked
 
 
-def _is_fixed(
-    method: Method | None, name: str | None, options: Mapping[str, Any] | None
-) -> bool:
-    """torchdiffeq's names of these methods mean fixed steps, and so does a step size."""
+def _is_fixed(method: Method | None, name: str | None, options: Mapping[str, Any] | None) -> bool:
+    """By torchdiffeq's names these methods have fixed steps, and so they have with a step size."""
     if method is None or name is None:
         return False
     return method.name == "Euler" or (

@@ -18,13 +18,17 @@ class SensitivityAlgorithm:
 
     @property
     def name(self) -> str:
+        """Its short name."""
         return type(self).__name__.removesuffix("Adjoint").lower()
 
 
 @dataclass(frozen=True)
 class GaussAdjoint(SensitivityAlgorithm):
-    """The adjoint solved backwards on the interpolated forward solution; parameter gradients by
-    Gauss quadrature over the adjoint's steps. The Julia engine's default.
+    """The adjoint solved backwards, parameter gradients by Gauss quadrature over its steps.
+
+    It reads the interpolated forward solution. The Julia engine's default. For an implicit method
+    the forward solution that it reads and the adjoint are Rodas5P's, at the same tolerances,
+    whichever implicit method solved forward: its interpolation holds for stiff problems.
 
     Parameters
     ----------

@@ -11,9 +11,7 @@ from torch import Tensor
 from ..problem import Problem
 
 
-def callback_model(
-    module: Any, problem: Problem, parameters: tuple[Tensor, ...], kind: str
-) -> Any:
+def callback_model(module: Any, problem: Problem, parameters: tuple[Tensor, ...], kind: str) -> Any:
     """Julia's model of two Python functions.
 
     Parameters

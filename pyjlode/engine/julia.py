@@ -52,8 +52,9 @@ class JuliaEngine:
             func = partial(_decay, rate)
             y0, t = torch.ones(1, dtype=dtype), torch.tensor([0.0, 0.1])
             problem = Problem(
-                func, y0, t, 1e-3, 1e-3, None, None, options={}, fixed_step=False, owner=func, key=()
-            )
+                func, y0, t, rtol=1e-3, atol=1e-3, method=None, sensealg=None, options={},
+                fixed_step=False, owner=func, key=(),
+            )  # fmt: skip
             with torch.enable_grad():
                 self.solve(problem, Statistics()).sum().backward()
 
@@ -62,8 +63,7 @@ class JuliaEngine:
         method = "Tsit5" if problem.method is None else problem.method.name
         if problem.method is not None and not problem.method.julia:
             raise UnsupportedError(
-                f"The Julia engine has no {method}; use Vern7, Vern9 or Tsit5, "
-                'or engine="torch".'
+                f'The Julia engine has no {method}; use Vern7, Vern9 or Tsit5, or engine="torch".'
             )
         sensealg = problem.sensealg or GaussAdjoint()
         if isinstance(sensealg, DiscreteAdjoint):
@@ -196,7 +196,7 @@ class _Differentiable(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         y_shape, t_dtype, shapes = ctx.shapes
         gradient_u, gradient_t, gradient_p = ctx.solve.backward(
             ctx.solved, cotangent.contiguous(), ctx.needs_input_grad[2]

@@ -145,9 +145,7 @@ class ModelCache:
         t = problem.t[0].detach().to(problem.y0.dtype)
         parameters = gradient_leaves(problem.func, t, problem.y0)
         handle = callback_model(self.module, problem, parameters, _KINDS[problem.y0.dtype])
-        return Model(
-            handle, parameters, (), True, self.module.set_constants_b, problem.y0.dtype
-        )
+        return Model(handle, parameters, (), True, self.module.set_constants_b, problem.y0.dtype)
 
     def _warn(self, problem: Problem, error: TraceError) -> None:
         name = getattr(problem.owner, "__qualname__", type(problem.owner).__name__)

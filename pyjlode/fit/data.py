@@ -7,6 +7,7 @@ import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -152,7 +153,7 @@ def _trajectory(name: str, points: list[tuple[int, list[float]]]) -> Trajectory:
         raise InputError(
             f"There are {len(points)} rows{place}; a fit needs at least {MINIMUM_ROWS}."
         )
-    for (_, previous), (line, numbers) in zip(points, points[1:], strict=False):
+    for (_, previous), (line, numbers) in pairwise(points):
         if numbers[0] <= previous[0]:
             order = "repeats" if numbers[0] == previous[0] else "goes back from"
             raise InputError(

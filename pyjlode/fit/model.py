@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -54,9 +55,7 @@ class Scaling:
     @staticmethod
     def of(data: Dataset, training: Sequence[int]) -> Scaling:
         """Fit the scaling to the first ``training[i]`` samples of each trajectory."""
-        y = np.concatenate(
-            [s.y[:n] for s, n in zip(data.trajectories, training, strict=True)]
-        )
+        y = np.concatenate([s.y[:n] for s, n in zip(data.trajectories, training, strict=True)])
         gaps = np.concatenate(
             [np.diff(s.t[:n]) for s, n in zip(data.trajectories, training, strict=True)]
         )
@@ -92,7 +91,7 @@ class Dynamics(nn.Module):
         super().__init__()
         sizes = [states, *hidden]
         layers: list[nn.Module] = []
-        for n, m in zip(sizes, sizes[1:], strict=False):
+        for n, m in pairwise(sizes):
             layers += [nn.Linear(n, m), ACTIVATIONS[activation]()]
         self.net = nn.Sequential(*layers, nn.Linear(sizes[-1], states))
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .layout import Buffer, View, collapse, whole
-from .program import Call, Pointwise, Program, Reduce
+from .program import Call, Operation, Pointwise, Program, Reduce
 from .schedule import Loop, Step, live, schedule
 
 
@@ -48,15 +48,15 @@ class _Emitter:
     def __init__(self, program: Program, outputs: Sequence[Output]) -> None:
         self.program = program
         self.outputs = outputs
-        self.place: dict[Buffer, tuple[str, int]] = {
-            b: (b.name, b.offset) for b in program.inputs
-        }
+        self.place: dict[Buffer, tuple[str, int]] = {b: (b.name, b.offset) for b in program.inputs}
         self.lines: list[str] = []
 
     def emit(self, name: str, arguments: str) -> tuple[str, int]:
-        operations = live(self.program, [o.view for o in self.outputs if o.view is not None])
+        operations: list[Operation] = live(
+            self.program, [o.view for o in self.outputs if o.view is not None]
+        )
         for output in self.outputs:
-            operations = operations + self._deliver(output)
+            operations += self._deliver(output)
         steps = schedule(operations)
         workspace = self._assign_memory(steps)
         for step in steps:
@@ -100,9 +100,8 @@ class _Emitter:
             for op in step.operations if isinstance(step, Loop) else [step]:
                 target = op.out.buffer
                 assert target is not None
-                if not isinstance(step, Loop) or op.in_place:
-                    self.stored.add(target)
-                elif last_read[target] > i and not target.scalar:
+                outlives = last_read[target] > i and not target.scalar
+                if not isinstance(step, Loop) or op.in_place or outlives:
                     self.stored.add(target)
                 self.stored.update(
                     v.buffer
@@ -148,9 +147,9 @@ class _Emitter:
         for n, v in loads.values():
             if v.is_uniform:
                 self.lines.append(f"{n} = {self._load(v, str(self._start(v)))}")
-        lengths, strides = collapse(loop.shape, [v.strides for _, v in strided] + [
-            v.strides for v in stores
-        ])
+        lengths, strides = collapse(
+            loop.shape, [v.strides for _, v in strided] + [v.strides for v in stores]
+        )
         inner = [
             f"{n} = {self._load(v, _index(self._start(v), s))}"
             for (n, v), s in zip(strided, strides, strict=False)
@@ -228,9 +227,7 @@ class _Emitter:
         self.lines += ["    " * d + "end" for d in reversed(range(len(outer)))]
 
     def _call(self, op: Call) -> None:
-        places = [
-            f"{self._variable(v)}, {self._start(v) - 1}" for v in (op.out, *op.args)
-        ]
+        places = [f"{self._variable(v)}, {self._start(v) - 1}" for v in (op.out, *op.args)]
         self.lines.append(f"{op.function}({', '.join([*places, *map(str, op.integers)])})")
 
     # Memory.

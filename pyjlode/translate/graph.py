@@ -101,9 +101,9 @@ class GraphTranslator:
         assert isinstance(node.target, torch._ops.OpOverload)
         if torch.Tag.nondeterministic_seeded in node.target.tags:
             raise TraceError(f"{_plain_name(node)} draws random numbers during the solve")
-        if self.program.mutates and not node.all_input_nodes:
-            if _is_float_or_bool(node.meta.get("val")):
-                return False  # later operations may write into it
+        fresh = self.program.mutates and not node.all_input_nodes
+        if fresh and _is_float_or_bool(node.meta.get("val")):
+            return False  # later operations may write into it
         args = fx.map_arg(node.args, self.folded.__getitem__)
         kwargs = fx.map_arg(node.kwargs, self.folded.__getitem__)
         self.folded[node] = node.target(*args, **kwargs)

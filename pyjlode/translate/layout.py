@@ -257,9 +257,7 @@ def collapse(
     for d, n in enumerate(shape):
         if n == 1:
             continue
-        if lengths and all(
-            st[-1] == s[d] * n for st, s in zip(steps, strides, strict=True)
-        ):
+        if lengths and all(st[-1] == s[d] * n for st, s in zip(steps, strides, strict=True)):
             lengths[-1] *= n
             for st, s in zip(steps, strides, strict=True):
                 st[-1] = s[d]

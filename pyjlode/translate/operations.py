@@ -252,9 +252,7 @@ def split(b: Program, x: View, sizes: int | Sequence[int], dim: int = 0) -> list
         n = x.shape[dim]
         sizes = [min(sizes, n - i) for i in range(0, n, sizes)]
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-    return [
-        layout.slice_(x, dim, e - n, e, 1) for n, e in zip(sizes, ends, strict=True)
-    ]
+    return [layout.slice_(x, dim, e - n, e, 1) for n, e in zip(sizes, ends, strict=True)]
 
 
 @operation("aten.unbind")
@@ -485,7 +483,7 @@ def _blas_ready(b: Program, x: View) -> View:
     if x.buffer is not None and not x.buffer.scalar and x.kind == "f":
         if (s1 == 1 and s0 >= columns) or (s0 == 1 and s1 >= rows):
             return x
-        if rows == 1 and s1 == 1 or columns == 1 and s0 == 1:
+        if (rows == 1 and s1 == 1) or (columns == 1 and s0 == 1):
             # The stride of a dimension of length one is never walked; BLAS still checks it.
             s = (columns, 1) if rows == 1 else (1, rows)
             return View(x.buffer, x.shape, (*x.strides[:-2], *s), x.offset)

@@ -97,9 +97,7 @@ def translate(traced: Traced) -> ModelSource:
     )
 
 
-def _place(
-    program: Program, name: str, tensors: Sequence[Tensor], views: dict[int, View]
-) -> int:
+def _place(program: Program, name: str, tensors: Sequence[Tensor], views: dict[int, View]) -> int:
     offset = 0
     for tensor in tensors:
         kind = "b" if tensor.dtype == torch.bool else "f"
