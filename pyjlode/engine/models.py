@@ -79,6 +79,11 @@ class ModelCache:
             self._models.popitem(last=False)
         return model
 
+    def clear(self) -> None:
+        """Forget every model and every warning given."""
+        self._models.clear()
+        self._warned.clear()
+
     def _key(self, problem: Problem, derivatives: bool) -> Any:
         y0 = problem.y0
         return (fingerprint(problem.owner), problem.key, y0.shape, y0.dtype, derivatives)

@@ -134,9 +134,18 @@ class GraphTranslator:
         for value in values if isinstance(values, (tuple, list)) else [values]:
             if not isinstance(value, Tensor) or value.dtype in (self.dtype, torch.bool):
                 continue
+            if value.dtype in (torch.int32, torch.int64) and name in _COUNTING:
+                continue  # small counts and signs, exact as floating point numbers
             raise TraceError(
                 f"{name} makes a tensor of {value.dtype}, and the state is of {self.dtype}"
             )
+
+
+# Operations on integers that give the same on floating point numbers.
+_COUNTING = {
+    "aten.add", "aten.clone", "aten.expand", "aten.mul", "aten.neg", "aten.scalar_tensor",
+    "aten.sub", "aten.sum", "aten.unsqueeze", "aten.view", "aten.where", "prims.sum",
+}  # fmt: skip
 
 
 def _is_float_or_bool(value: Any) -> bool:

@@ -130,6 +130,15 @@ def expand(view: View, shape: Sequence[int]) -> View:
     )
 
 
+def reverse(view: View, dim: int) -> View:
+    """The elements along ``dim`` from last to first."""
+    dim = dim % len(view.shape)
+    strides = list(view.strides)
+    offset = view.offset + strides[dim] * max(0, view.shape[dim] - 1)
+    strides[dim] = -strides[dim]
+    return replace(view, strides=tuple(strides), offset=offset)
+
+
 def select(view: View, dim: int, index: int) -> View:
     dim %= len(view.shape)
     index %= view.shape[dim]
@@ -156,8 +165,8 @@ def unsqueeze(view: View, dim: int) -> View:
     dim %= len(view.shape) + 1
     return replace(
         view,
-        shape=view.shape[:dim] + (1,) + view.shape[dim:],
-        strides=view.strides[:dim] + (0,) + view.strides[dim:],
+        shape=(*view.shape[:dim], 1, *view.shape[dim:]),
+        strides=(*view.strides[:dim], 0, *view.strides[dim:]),
     )
 
 

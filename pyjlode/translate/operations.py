@@ -104,6 +104,13 @@ def add(b: Program, x: Any, y: Any, *, alpha: float = 1) -> View:
     return elementwise(b, "{0} + {2} * {1}", [x, y, alpha])
 
 
+@operation("aten.mul", "prims.mul")
+def mul(b: Program, x: Any, y: Any) -> View:
+    if as_view(x).kind == "b" and as_view(y).kind == "b":
+        return elementwise(b, "{0} & {1}", [x, y], "b")
+    return elementwise(b, "{0} * {1}", [x, y])
+
+
 @operation("aten.sub", "prims.sub")
 def sub(b: Program, x: Any, y: Any, *, alpha: float = 1) -> View:
     if alpha == 1:
@@ -217,6 +224,13 @@ def broadcast_in_dim(b: Program, x: View, shape: Sequence[int], dims: Sequence[i
         if d not in dims:
             x = layout.unsqueeze(x, d)
     return layout.expand(x, shape)
+
+
+@operation("aten.flip", "prims.rev")
+def flip(b: Program, x: View, dims: Sequence[int]) -> View:
+    for d in dims:
+        x = layout.reverse(x, d)
+    return x
 
 
 @operation("aten.select")
@@ -437,9 +451,27 @@ def _reduce(b: Program, x: View, dims: Any, keepdim: bool, template: str, start:
     return out if keepdim else layout.squeeze(out, axes)
 
 
-@operation("aten.sum")
+@operation("aten.sum", "prims.sum")
 def sum_(b: Program, x: View, dim: Any = None, keepdim: bool = False, **_: Any) -> View:
     return _reduce(b, x, dim, keepdim, "{0} + {1}", "T(0)")
+
+
+@operation("aten.var", "prims.var")
+def var(
+    b: Program, x: View, dim: Any = None, correction: Any = 1, keepdim: bool = False, **_: Any
+) -> View:
+    if isinstance(dim, bool):  # the old form, var(x, unbiased)
+        dim, correction = None, float(dim)
+    correction = 1 if correction is None else correction
+    count = prod(x.shape[d] for d in _dims(x, dim))
+    centred = elementwise(b, "{0} - {1}", [x, mean(b, x, dim, True)])
+    squares = sum_(b, elementwise(b, "{0} * {0}", [centred]), dim, keepdim)
+    return elementwise(b, "{0} / {1}", [squares, max(0.0, count - float(correction))])
+
+
+@operation("aten.var_mean")
+def var_mean(b: Program, x: View, dim: Any = None, **options: Any) -> tuple[View, View]:
+    return var(b, x, dim, **options), mean(b, x, dim, options.get("keepdim", False))
 
 
 @operation("aten.mean")
@@ -448,17 +480,17 @@ def mean(b: Program, x: View, dim: Any = None, keepdim: bool = False, **_: Any) 
     return elementwise(b, "{0} / {1}", [sum_(b, x, dim, keepdim), count])
 
 
-@operation("aten.amax")
+@operation("aten.amax", "prims.amax")
 def amax(b: Program, x: View, dim: Any = None, keepdim: bool = False) -> View:
     return _reduce(b, x, dim, keepdim, "nmax({0}, {1})", "T(-Inf)")
 
 
-@operation("aten.amin")
+@operation("aten.amin", "prims.amin")
 def amin(b: Program, x: View, dim: Any = None, keepdim: bool = False) -> View:
     return _reduce(b, x, dim, keepdim, "nmin({0}, {1})", "T(Inf)")
 
 
-@operation("aten.prod")
+@operation("aten.prod", "prims.prod")
 def product(b: Program, x: View, dim: Any = None, keepdim: bool = False, **_: Any) -> View:
     return _reduce(b, x, dim, keepdim, "{0} * {1}", "T(1)")
 

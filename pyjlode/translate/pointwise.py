@@ -44,7 +44,6 @@ ARITHMETIC = {
     "aten.ceil": "ceil({0})",
     "aten.trunc": "trunc({0})",
     "aten.round": "round({0})",
-    "aten.mul": "{0} * {1}",
     "aten.maximum": "nmax({0}, {1})",
     "aten.minimum": "nmin({0}, {1})",
     "aten.fmod": "nrem({0}, {1})",

@@ -1,0 +1,73 @@
+"""Engines for the tests, and the lines at the end that say which were tested."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pyjlode import config, engine_info
+from pyjlode.engine import choose_engine
+
+_seen: dict[str, str] = {}
+
+
+def _engine_names() -> list[str]:
+    return ["torch", "julia"] if config.find() is not None else ["torch"]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "engine" in metafunc.fixturenames:
+        metafunc.parametrize("engine", _engine_names(), indirect=True)
+    if "julia" in metafunc.fixturenames:
+        # With no Julia these tests are not collected; the last line of the summary says so. With
+        # one that does not start they fail.
+        metafunc.parametrize("julia", ["julia"] if config.find() else [], indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    without = [i for i in items if i.get_closest_marker("skip") and "julia" in i.fixturenames]
+    if without:
+        config.hook.pytest_deselected(items=without)
+        items[:] = [i for i in items if i not in without]
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def engine(request: pytest.FixtureRequest) -> str:
+    """The name of an engine; a test that takes it runs on each."""
+    return _started(request.param)
+
+
+@pytest.fixture
+def julia(request: pytest.FixtureRequest) -> str:
+    """The Julia engine, for tests of what only it has."""
+    return _started("julia")
+
+
+def _started(name: str) -> str:
+    choose_engine(name)
+    _seen[name] = "tested"
+    return name
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    write = terminalreporter.write_line
+    if "torch" in _seen:
+        versions = engine_info("torch").versions
+        write(f"torch engine: tested (torchdiffeq {versions['torchdiffeq']})")
+    else:
+        write("torch engine: NOT TESTED (no test chosen)")
+    if "julia" in _seen:
+        versions = engine_info("julia").versions
+        write(
+            f"julia engine: tested (Julia {versions['Julia']}, "
+            f"SciMLSensitivity {versions['SciMLSensitivity']})"
+        )
+    elif config.find() is None:
+        write("julia engine: NOT TESTED (no Julia found)")
+    else:
+        write("julia engine: NOT TESTED (no test chosen, or it did not start)")
