@@ -17,6 +17,10 @@ class TraceError(PyjlodeError):
     """The dynamics could not be turned into Julia code."""
 
 
+class DerivativeError(PyjlodeError, TypeError):
+    """``func`` returned something that is not like the state."""
+
+
 class UnsupportedError(PyjlodeError):
     """The chosen engine does not have what was asked for; the message names the alternative."""
 

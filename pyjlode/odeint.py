@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .engine import choose_engine
+from .errors import DerivativeError
 from .methods import Method, find_method
 from .problem import Problem, Statistics
 from .sensealg import SensitivityAlgorithm, find_sensealg
@@ -151,7 +152,7 @@ def _flatten(
 ) -> tuple[Tensor, Callable[[Tensor], Any], Callable[[Tensor, Tensor], Tensor], tuple[Any, ...]]:
     """A tuple of tensors becomes one vector; a single tensor keeps its shape."""
     if isinstance(y0, Tensor):
-        return _check_state(y0, "y0"), lambda y: y, func, ()
+        return _check_state(y0, "y0"), lambda y: y, _checked(func), ()
     if not isinstance(y0, (tuple, list)) or not y0:
         raise TypeError(f"y0 must be a tensor or a tuple of tensors, not {type(y0).__name__}.")
     parts = [_check_state(y, f"y0[{i}]") for i, y in enumerate(y0)]
@@ -165,12 +166,34 @@ def _flatten(
         return tuple(p.reshape(*y.shape[:-1], *s) for p, s in zip(pieces, shapes, strict=True))
 
     def joined(t: Tensor, y: Tensor) -> Tensor:
-        result = func(t, split(y))
-        if len(result) != len(shapes):
-            raise TypeError(f"func returned {len(result)} tensors; y0 has {len(shapes)}.")
+        state = split(y)
+        result = func(t, state)
+        if not isinstance(result, (tuple, list)) or len(result) != len(shapes):
+            raise DerivativeError(f"func must return a tuple of {len(shapes)} tensors, like y0.")
+        for derivative, part in zip(result, state, strict=True):
+            _check_derivative(derivative, part)
         return torch.cat([d.reshape(-1) for d in result])
 
     return torch.cat([p.reshape(-1) for p in parts]), split, joined, tuple(shapes)
+
+
+def _checked(func: Callable[..., Any]) -> Callable[[Tensor, Tensor], Tensor]:
+    def checked(t: Tensor, y: Tensor) -> Tensor:
+        derivative = func(t, y)
+        _check_derivative(derivative, y)
+        return derivative
+
+    return checked
+
+
+def _check_derivative(derivative: object, y: Tensor) -> None:
+    if not isinstance(derivative, Tensor):
+        raise DerivativeError(f"func returned {type(derivative).__name__}, not a tensor.")
+    if derivative.shape != y.shape or derivative.dtype != y.dtype:
+        raise DerivativeError(
+            f"func returned shape {tuple(derivative.shape)} and {derivative.dtype}; the state has "
+            f"{tuple(y.shape)} and {y.dtype}."
+        )
 
 
 def _check_state(y: Any, name: str) -> Tensor:

@@ -150,7 +150,7 @@ function adjoint_solve(adjoint::Adjoint, sensealg::BacksolveAdjoint)
     problem, _ = ODEAdjointProblem(
         trajectory, sensealg, algorithm(backward_method(settings.method)), ts, loss,
         nothing, nothing, nothing, nothing, Val(true);
-        checkpoints=ts, abstol=settings.atol, reltol=settings.rtol,
+        checkpoints=[trajectory.prob.tspan[1]; ts], abstol=settings.atol, reltol=settings.rtol,
     )
     return split_state(adjoint, solve_adjoint(adjoint, problem; LAST_ONLY...))
 end
@@ -160,7 +160,7 @@ function adjoint_solve(adjoint::Adjoint, sensealg::InterpolatingAdjoint)
     problem, _ = ODEAdjointProblem(
         trajectory, sensealg, algorithm(backward_method(settings.method)), ts, loss,
         nothing, nothing, nothing, nothing, Val(true);
-        checkpoints=ts, abstol=settings.atol, reltol=settings.rtol,
+        checkpoints=[trajectory.prob.tspan[1]; ts], abstol=settings.atol, reltol=settings.rtol,
     )
     solution = solve_adjoint(adjoint, with_jacobian(problem, adjoint); LAST_ONLY...)
     return split_state(adjoint, solution)
@@ -182,7 +182,7 @@ function adjoint_solve(adjoint::Adjoint, sensealg::GaussAdjoint)
     problem, jumps, _ = ODEAdjointProblem(
         trajectory, sensealg, algorithm(backward_method(settings.method)), integrand, integrate,
         ts, loss, nothing, nothing, nothing, nothing, Val(true);
-        checkpoints=ts, abstol=settings.atol, reltol=settings.rtol,
+        checkpoints=[trajectory.prob.tspan[1]; ts], abstol=settings.atol, reltol=settings.rtol,
     )
     solution = solve_adjoint(
         adjoint, with_jacobian(problem, adjoint);

@@ -102,7 +102,10 @@ def _options(problem: Problem) -> dict[str, Any]:
     taken = ("step_size",) if problem.fixed_step else (
         "first_step", "min_step", "max_step", "max_num_steps",
     )  # fmt: skip
-    return {k: v for k, v in problem.options.items() if k in taken}
+    options = {k: v for k, v in problem.options.items() if k in taken}
+    if problem.method is not None and problem.method.name.endswith("_adams"):
+        options["max_order"] = problem.method.order  # torchdiffeq's own choice, 20, is unstable
+    return options
 
 
 def _failure(error: AssertionError, func: _Counted) -> SolverError:

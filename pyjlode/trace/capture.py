@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..errors import TraceError
+from ..errors import DerivativeError, TraceError
 from ..translate.operations import is_covered, plain_name
 
 Dynamics = Callable[[Tensor, Tensor], Tensor]
@@ -73,6 +73,8 @@ def _make_graph(function: Callable[..., Any], *examples: Tensor) -> fx.GraphModu
             tracing_mode="fake",
             _allow_non_fake_inputs=True,
         )(*examples)
+    except DerivativeError:
+        raise
     except Exception as error:
         raise TraceError(_reason(error)) from error
     return graph
@@ -105,7 +107,7 @@ def trace(func: Dynamics, example: Tensor, *, derivatives: bool) -> Traced:
     Raises
     ------
     TraceError
-        If torch cannot trace the function or its result has not the state's shape and dtype.
+        If torch cannot trace the function.
 
     Examples
     --------
@@ -121,7 +123,6 @@ def trace(func: Dynamics, example: Tensor, *, derivatives: bool) -> Traced:
     def value(t: Tensor, y: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         with torch.enable_grad():
             out = func(t, y)
-        _check(out, y)
         return (out.detach(),)
 
     graph = _make_graph(value, t, y, torch.zeros_like(y))
@@ -145,16 +146,6 @@ def trace(func: Dynamics, example: Tensor, *, derivatives: bool) -> Traced:
         if x.dtype not in (y.dtype, torch.bool):
             raise TraceError(f"it uses a tensor of {x.dtype}, and the state is of {y.dtype}")
     return Traced(graph, y.shape, y.dtype, parameters, constants, derivatives)
-
-
-def _check(out: object, y: Tensor) -> None:
-    if not isinstance(out, Tensor):
-        raise TypeError(f"func returned {type(out).__name__}, not a tensor")
-    if out.shape != y.shape or out.dtype != y.dtype:
-        raise TypeError(
-            f"func returned shape {tuple(out.shape)} and {out.dtype}; the state has "
-            f"{tuple(y.shape)} and {y.dtype}"
-        )
 
 
 def _outside_tensors(graph: fx.GraphModule) -> list[Tensor]:
