@@ -96,8 +96,8 @@ def odeint(
     True
     """
     problem, unflatten = make_problem(func, y0, t, rtol, atol, method, options, sensealg)
-    if problem.t.numel() == 1:
-        return unflatten(problem.y0.unsqueeze(0))
+    if problem.t.numel() == 1 or problem.y0.numel() == 0:
+        return unflatten(torch.stack([problem.y0] * problem.t.numel()))
     solver = choose_engine(engine)
     return unflatten(solver.solve(problem, stats if stats is not None else Statistics()))
 

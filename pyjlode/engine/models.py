@@ -79,6 +79,9 @@ class ModelCache:
             self._models.popitem(last=False)
         return model
 
+    def __len__(self) -> int:
+        return len(self._models)
+
     def clear(self) -> None:
         """Forget every model and every warning given."""
         self._models.clear()

@@ -1,0 +1,8 @@
+using Pyjlode
+using Test
+
+@testset "Pyjlode" begin
+    include("elementary.jl")
+    include("matmul.jl")
+    include("solve.jl")
+end

@@ -1,0 +1,179 @@
+"""``NeuralODE`` as a module: pickles, copies, a state dict, and never a stale model."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import pickle
+
+import pytest
+import torch
+from reference import assert_close, gradients, rk4
+from torch import nn
+
+from pyjlode import NeuralODE, odeint
+from pyjlode.engine import choose_engine
+
+D = torch.float64
+T = torch.tensor([0.0, 0.4, 0.9], dtype=D)
+
+
+class Field(nn.Module):
+    """Parameters, a buffer, a mode, plain attributes: all that a trace could hold too long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 2)).to(D)
+        self.register_buffer("shift", torch.tensor([0.1, -0.2], dtype=D))
+        self.gain = 1.0
+        self.calls = 0
+
+    def forward(self, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        out = self.gain * self.net(y) + self.shift
+        return out if self.training else 0.5 * out
+
+
+def check(field: nn.Module, engine: str) -> None:
+    """A solve and its gradients agree with Runge-Kutta on the function as it is now."""
+    y0 = torch.tensor([[0.3, -0.5]], dtype=D)
+    needed = [p for p in field.parameters() if p.requires_grad]
+
+    def solve(y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        return odeint(field, y, s, rtol=1e-10, atol=1e-11, engine=engine)
+
+    states, found = gradients(solve, y0, T, needed)
+    expected_states, expected = gradients(lambda y, s: rk4(field, y, s), y0, T, needed)
+    assert_close(states, expected_states, 1e-8)
+    for g, e in zip(found, expected, strict=True):
+        assert_close(g, e, 1e-6)
+
+
+def _step(field: Field) -> None:
+    optimizer = torch.optim.Adam(field.parameters(), lr=0.1)
+    field.net(torch.ones(1, 2, dtype=D)).sum().backward()
+    optimizer.step()
+
+
+def _load(field: Field) -> None:
+    field.load_state_dict({k: v * 1.5 for k, v in field.state_dict().items()})
+
+
+def _replace(field: Field) -> None:
+    field.net[0] = nn.Linear(2, 6).to(D)
+
+
+def _wider(field: Field) -> None:
+    field.net = nn.Sequential(nn.Linear(2, 9), nn.SiLU(), nn.Linear(9, 2)).to(D)
+
+
+CHANGES = {
+    "in place": lambda f: f.net[0].weight.data.mul_(-1.5),
+    "optimizer": _step,
+    "load_state_dict": _load,
+    "freeze": lambda f: f.net[0].weight.requires_grad_(False),
+    "buffer": lambda f: f.shift.add_(1.0),
+    "new buffer": lambda f: setattr(f, "shift", torch.ones(2, dtype=D)),
+    "attribute": lambda f: setattr(f, "gain", 2.0),
+    "eval": lambda f: f.eval(),
+    "other module": _replace,
+    "wider": _wider,
+    "hook": lambda f: f.net.register_forward_hook(lambda m, i, o: o * 2),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changes_are_seen(engine: str, change: str) -> None:
+    field = Field()
+    check(field, engine)
+    CHANGES[change](field)
+    check(field, engine)
+
+
+def test_values_need_no_new_trace(julia: str) -> None:
+    """Only what changes the code is traced again; a counter that the function keeps is not."""
+    field = Field()
+    models = choose_engine("julia").models
+    models.clear()
+    check(field, "julia")
+    before = len(models)
+    for change in ("in place", "optimizer", "load_state_dict", "buffer"):
+        CHANGES[change](field)
+        check(field, "julia")
+    assert len(models) == before
+    CHANGES["eval"](field)
+    check(field, "julia")
+    assert len(models) > before
+
+
+def test_new_shapes_and_dtypes(engine: str) -> None:
+    k = torch.tensor(0.5, requires_grad=True)
+    for shape in [(2,), (3, 2), (1, 4, 2), (0, 2)]:
+        y = odeint(lambda t, y: -k * y, torch.ones(shape), [0.0, 1.0], engine=engine)
+        assert y.shape == (2, *shape)
+        assert_close(y[-1], torch.full(shape, 0.60653066), 1e-4)
+
+
+def test_closures_are_told_apart(engine: str) -> None:
+    """Functions made by one line of code with other values are other functions."""
+    for rate in (1.0, 2.0):
+        y = odeint(lambda t, y, r=rate: -r * y, torch.ones(1, dtype=D), [0.0, 1.0], engine=engine)
+        assert_close(y[-1], torch.exp(torch.tensor([-rate], dtype=D)), 1e-6)
+        z = odeint(
+            functools.partial(_scaled, rate), torch.ones(1, dtype=D), [0.0, 1.0], engine=engine
+        )
+        assert_close(z[-1], torch.exp(torch.tensor([-rate], dtype=D)), 1e-6)
+
+
+def _scaled(rate: float, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return -rate * y
+
+
+def test_a_layer(engine: str) -> None:
+    layer = NeuralODE(Field(), T, rtol=1e-9, atol=1e-9, engine=engine)
+    y0 = torch.tensor([[0.3, -0.5], [1.0, 0.0]], dtype=D)
+    y = layer(y0)
+    assert y.shape == (3, 2, 2)
+    assert layer.nfe > 0
+    y[-1].sum().backward()
+    assert all(p.grad is not None for p in layer.parameters())
+    assert layer(y0, [0.0, 2.0]).shape == (2, 2, 2)
+    with pytest.raises(ValueError, match="no times"):
+        NeuralODE(Field(), engine=engine)(y0)
+    assert sorted(layer.state_dict()) == sorted(f"func.{k}" for k in Field().state_dict())
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies(engine: str, how: object) -> None:
+    layer = NeuralODE(Field(), T, rtol=1e-9, atol=1e-9, engine=engine)
+    y0 = torch.tensor([[0.3, -0.5]], dtype=D)
+    before = layer(y0).detach()
+    twin = how(layer)
+    twin.func.net[0].weight.data.zero_()
+    assert_close(layer(y0).detach(), before, 1e-12)
+    assert not torch.allclose(twin(y0), before)
+
+
+def test_training_follows_torchdiffeq(engine: str) -> None:
+    """From the same weights, the losses of 20 steps are those of torchdiffeq's odeint."""
+    import torchdiffeq
+
+    target = torch.tensor([[0.0, 1.0]], dtype=D)
+    losses = []
+    for solve in (
+        lambda f, y: odeint(f, y, T, rtol=1e-8, atol=1e-9, engine=engine),
+        lambda f, y: torchdiffeq.odeint(f, y, T, rtol=1e-8, atol=1e-9),
+    ):
+        torch.manual_seed(3)
+        field = Field()
+        optimizer = torch.optim.Adam(field.parameters(), lr=0.02)
+        history = []
+        for _ in range(20):
+            optimizer.zero_grad()
+            loss = (solve(field, torch.tensor([[0.3, -0.5]], dtype=D))[-1] - target).square().sum()
+            loss.backward()
+            optimizer.step()
+            history.append(loss.detach())
+        losses.append(torch.stack(history))
+    assert losses[0][-1] < losses[0][0]
+    assert_close(losses[0], losses[1], 1e-5)
