@@ -78,7 +78,7 @@ def _from_environment() -> JuliaSource | None:
 def _from_configuration() -> JuliaSource | None:
     try:
         saved = json.loads(config_file().read_text())
-        source = JuliaSource(saved["exe"], saved["project"], saved["origin"])
+        source = JuliaSource(*(str(saved[k]) for k in ("exe", "project", "origin")))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return source if Path(source.exe).exists() and Path(source.project).is_dir() else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -9,6 +11,10 @@ from pyjlode import config, engine_info
 from pyjlode.engine import choose_engine
 
 _seen: dict[str, str] = {}
+
+if config.find() is None:
+    # Else every call without an engine would warn that torch solves, and warnings are errors here.
+    os.environ.setdefault("PYJLODE_ENGINE", "torch")
 
 
 def _engine_names() -> list[str]:
@@ -22,13 +28,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         # With no Julia these tests are not collected; the last line of the summary says so. With
         # one that does not start they fail.
         metafunc.parametrize("julia", ["julia"] if config.find() else [], indirect=True)
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    without = [i for i in items if i.get_closest_marker("skip") and "julia" in i.fixturenames]
-    if without:
-        config.hook.pytest_deselected(items=without)
-        items[:] = [i for i in items if i not in without]
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,215 @@
+"""How Julia is found, started and reported; and what happens where there is none."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from pyjlode import PyjlodeError, config, install, odeint, runtime
+from pyjlode.cli import main
+from pyjlode.config import JuliaSource
+
+NAMES = ("PYJLODE_JULIA", "PYJLODE_PROJECT", "PYTHON_JULIACALL_EXE", "PYTHON_JULIACALL_PROJECT")
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No Julia in the environment, the configuration or juliapkg."""
+    for name in (*NAMES, "PYJLODE_ENGINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PYJLODE_CONFIG_DIR", str(tmp_path))
+    monkeypatch.setenv("PYTHON_JULIAPKG_PROJECT", str(tmp_path / "juliapkg"))
+    return tmp_path
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+        env={**os.environ, **environment}, timeout=300,
+    )  # fmt: skip
+
+
+def test_import_starts_nothing() -> None:
+    """Neither Julia nor a socket nor one of the heavy packages."""
+    code = """
+import socket, sys
+def refuse(*_): raise SystemExit("network")
+socket.socket.connect = refuse
+socket.getaddrinfo = refuse
+import torch
+import pyjlode
+print([m for m in ("juliacall", "juliapkg", "matplotlib", "torchdiffeq") if m in sys.modules])
+"""
+    done = python(code)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_environment_comes_first(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert config._from_environment() is None
+    assert config._from_configuration() is None
+    exe = nowhere / "julia"
+    exe.touch()
+    saved = JuliaSource(str(exe), str(nowhere), "configuration")
+    config.save(saved)
+    assert config.find() == saved
+    monkeypatch.setenv("PYTHON_JULIACALL_EXE", "a")
+    monkeypatch.setenv("PYTHON_JULIACALL_PROJECT", "b")
+    assert config.find() == JuliaSource("a", "b", "environment")
+    monkeypatch.setenv("PYJLODE_JULIA", "c")
+    monkeypatch.setenv("PYJLODE_PROJECT", "d")
+    assert config.find() == JuliaSource("c", "d", "environment")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"exe": 1, "project": 2, "origin": 3}'])
+def test_damaged_configuration_counts_as_none(nowhere: Path, content: str) -> None:
+    config.config_file().write_text(content)
+    assert config._from_configuration() is None
+    config.config_file().write_text(json.dumps({"exe": "/no", "project": "/no", "origin": "x"}))
+    assert config._from_configuration() is None
+
+
+def test_no_julia(nowhere: Path) -> None:
+    """The torch engine solves, and one warning says so; the Julia engine says how to get it."""
+    environment = {k: os.environ[k] for k in ("PYJLODE_CONFIG_DIR", "PYTHON_JULIAPKG_PROJECT")}
+    code = """
+import torch, pyjlode
+y0 = torch.ones(1)
+for _ in range(2):
+    print(pyjlode.odeint(lambda t, y: -y, y0, [0.0, 1.0])[-1].item())
+try:
+    pyjlode.odeint(lambda t, y: -y, y0, [0.0, 1.0], engine="julia")
+except pyjlode.JuliaNotFoundError as error:
+    print(error)
+"""
+    done = python(code, **environment)
+    lines = done.stdout.strip().splitlines()
+    assert [round(float(x), 3) for x in lines[:2]] == [0.368, 0.368]
+    assert "pyjlode setup" in lines[2]
+    assert done.stderr.count("No Julia is set up, so torchdiffeq solves") == 1
+    doctor = subprocess.run(
+        [sys.executable, "-m", "pyjlode", "doctor"], capture_output=True, text=True, check=False
+    )
+    assert doctor.returncode == 1
+    assert "pyjlode setup --julia" in doctor.stdout
+
+
+def test_setup_refuses_what_is_no_julia(nowhere: Path, capsys: pytest.CaptureFixture) -> None:
+    for arguments, message in [
+        (["--julia", "no-such-julia", "--project", str(nowhere)], "not an executable"),
+        (["--julia", sys.executable, "--project", str(nowhere)], "no Project.toml"),
+    ]:
+        assert main(["setup", *arguments]) == 1
+        assert message in capsys.readouterr().err
+    (nowhere / "Project.toml").touch()
+    assert main(["setup", "--julia", sys.executable, "--project", str(nowhere)]) == 1
+    assert "not a Julia of version 1.10" in capsys.readouterr().err
+    assert main(["setup", "--julia", "julia"]) == 2
+    assert not config.config_file().exists()
+
+
+def test_no_network_is_known_in_two_seconds(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def hang(*_: object, **__: object) -> None:
+        time.sleep(10)
+        raise OSError
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    began = time.monotonic()
+    assert main(["setup"]) == 1
+    assert time.monotonic() - began < 2.5
+    assert "setup --julia EXE --project DIR" in capsys.readouterr().err
+
+
+def test_setup_registers(julia: str, nowhere: Path, capsys: pytest.CaptureFixture) -> None:
+    """The Julia of these tests, registered in another place; and one that cannot load."""
+    source = runtime.start().source
+    assert main(["setup", "--julia", source.exe, "--project", source.project]) == 0
+    assert "Works: Julia" in capsys.readouterr().out
+    found = config.find()
+    assert found is not None
+    assert found.exe == source.exe
+    assert main(["setup", "--forget"]) == 0
+    empty = nowhere / "empty"
+    empty.mkdir()
+    (empty / "Project.toml").touch()
+    assert main(["setup", "--julia", source.exe, "--project", str(empty)]) == 1
+    assert "does not work" in capsys.readouterr().err
+    assert config.find() is None
+
+
+def test_doctor(julia: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    for name, number in runtime.start().versions.items():
+        assert f"{name} {number}" in said
+
+
+def test_other_threads_and_forks_are_told(julia: str) -> None:
+    errors: list[Exception] = []
+
+    def work() -> None:
+        try:
+            odeint(lambda t, y: -y, torch.ones(1), [0.0, 1.0], engine="julia")
+        except PyjlodeError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert "another thread" in str(errors[0])
+
+    if hasattr(os, "fork"):
+        context = multiprocessing.get_context("fork")
+        reader, writer = context.Pipe(duplex=False)
+        child = context.Process(target=_solve_in_fork, args=(writer,))
+        child.start()
+        assert reader.poll(30)
+        assert "spawn" in reader.recv()
+        child.join(30)
+
+
+def _solve_in_fork(writer: object) -> None:
+    try:
+        odeint(lambda t, y: -y, torch.ones(1), [0.0, 1.0], engine="julia")
+        writer.send("solved")
+    except PyjlodeError as error:
+        writer.send(str(error))
+    finally:
+        os._exit(0)
+
+
+def test_unreachable_is_false_only_with_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that answers counts as reached, one that refuses does not."""
+    import http.server
+
+    from juliapkg import install_julia
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_HEAD(self) -> None:
+            self.send_response(200 if self.path == "/good" else 403)
+            self.end_headers()
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Quiet)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    for path, unreachable in (("good", False), ("bad", True)):
+        url = f"http://127.0.0.1:{server.server_port}/{path}"
+        monkeypatch.setattr(install_julia, "_julia_versions_url", url)
+        assert install.juliapkg_unreachable() is unreachable
+    server.shutdown()
