@@ -81,7 +81,9 @@ def main() -> None:
     rows = []
     for width in (50, 51, 52, 53, 54):
         rows.append((ours(width), theirs(width) if has_diffrax else float("nan")))
-        print(f"new model of width {width}: pyjlode {rows[-1][0]:.3f} s, diffrax {rows[-1][1]:.3f} s")
+        print(
+            f"new model of width {width}: pyjlode {rows[-1][0]:.3f} s, diffrax {rows[-1][1]:.3f} s"
+        )
     print(f"median: pyjlode {statistics.median(r[0] for r in rows):.3f} s", end="")
     if has_diffrax:
         ratio = statistics.median(r[1] / r[0] for r in rows)
