@@ -6,10 +6,12 @@ Importing this starts nothing; :func:`start` does, once a process.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import warnings
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +113,7 @@ def start_source(source: JuliaSource) -> Runtime:
 
 
 def _start(source: JuliaSource) -> Runtime:
+    _check_bridge(source)
     _set_environment(source)
     try:
         main = _import_juliacall()
@@ -127,6 +130,35 @@ def _start(source: JuliaSource) -> Runtime:
             f"{reason[0] if reason else type(error).__name__}. {_ADVICE}"
         ) from error
     return Runtime(module, main, versions, source)
+
+
+def _check_bridge(source: JuliaSource) -> None:
+    """The two halves of the bridge must be of one version, else Julia's only says that it failed.
+
+    Raises
+    ------
+    JuliaNotFoundError
+        If the environment has another PythonCall than this Python's juliacall.
+    """
+    ours = version("juliacall")
+    theirs = _pythoncall_version(Path(source.project))
+    if theirs is not None and theirs != ours:
+        raise JuliaNotFoundError(
+            f"The environment in {source.project} has PythonCall {theirs} and this Python has "
+            f"juliacall {ours}; they must be of one version. `pip install juliacall=={theirs}` "
+            "mends it."
+        )
+
+
+def _pythoncall_version(project: Path) -> str | None:
+    """As the environment's manifest says; None where it does not."""
+    try:
+        manifest = (project / "Manifest.toml").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    entry = re.search(r"^\[\[deps\.PythonCall\]\]$(.*?)(?=^\[|\Z)", manifest, re.M | re.S)
+    found = entry and re.search(r'^version = "([^"+]+)', entry.group(1), re.M)
+    return found.group(1) if found else None
 
 
 def _set_environment(source: JuliaSource) -> None:

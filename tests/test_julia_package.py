@@ -22,7 +22,9 @@ def test_julia_tests(julia: str) -> None:
     done = subprocess.run(
         [source.exe, "--startup-file=no", f"--project={source.project}", "-e", code],
         capture_output=True, text=True, check=False,
-        env={**os.environ, "JULIA_CONDAPKG_BACKEND": "Null", "JULIA_PYTHONCALL_EXE": sys.executable},
+        env={
+            **os.environ, "JULIA_CONDAPKG_BACKEND": "Null", "JULIA_PYTHONCALL_EXE": sys.executable
+        },
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Pyjlode" in done.stdout

@@ -250,7 +250,7 @@ def test_bad_arguments(engine: str) -> None:
     ],
 )
 def test_a_failed_solve_raises(engine: str, func: object, y0: float, retcodes: set[str]) -> None:
-    with pytest.raises(SolverError, match="stopped|finite") as caught:
+    with pytest.raises(SolverError, match=r"stopped|finite") as caught:
         odeint(
             func, torch.full((1,), y0, dtype=D), [0.0, 2.0], engine=engine,
             options={"max_num_steps": 2000},

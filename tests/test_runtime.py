@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pyjlode import PyjlodeError, config, install, odeint, runtime
+from pyjlode import JuliaNotFoundError, PyjlodeError, config, install, odeint, runtime
 from pyjlode.cli import main
 from pyjlode.config import JuliaSource
 
@@ -148,6 +148,20 @@ def test_setup_registers(julia: str, nowhere: Path, capsys: pytest.CaptureFixtur
     assert main(["setup", "--julia", source.exe, "--project", str(empty)]) == 1
     assert "does not work" in capsys.readouterr().err
     assert config.find() is None
+
+
+def test_versions_of_the_bridge(julia: str, tmp_path: Path) -> None:
+    """PythonCall and juliacall of different versions: the message has the command that mends it."""
+    from importlib.metadata import version
+
+    source = runtime.start().source
+    assert runtime._pythoncall_version(Path(source.project)) == version("juliacall")
+    (tmp_path / "Manifest.toml").write_text(
+        'julia_version = "1.10.9"\n\n[[deps.PythonCall]]\ndeps = ["X"]\nversion = "0.9.1"\n\n'
+        '[[deps.Zygote]]\nversion = "0.7.0"\n'
+    )
+    with pytest.raises(JuliaNotFoundError, match=r"pip install juliacall==0\.9\.1"):
+        runtime._start(JuliaSource(source.exe, str(tmp_path), "configuration"))
 
 
 def test_doctor(julia: str, capsys: pytest.CaptureFixture) -> None:

@@ -1,0 +1,113 @@
+"""Element-wise operations: the one-line table, and those that need more than a line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..layout import View
+from ..pointwise import ARITHMETIC, COMPARISON, LOGIC
+from ..program import Program
+from .table import (
+    TABLE,
+    as_view,
+    elementwise,
+    operation,
+    to_float,
+)
+
+
+def _enter_pointwise() -> None:
+    for table, kind in ((ARITHMETIC, "f"), (COMPARISON, "b"), (LOGIC, "b")):
+        for name, template in table.items():
+            count = 1 + max(i for i in range(3) if f"{{{i}}}" in template)
+
+            def handler(
+                b: Program,
+                *args: Any,
+                _template: str = template,
+                _kind: str = kind,
+                _count: int = count,
+                **_: Any,
+            ) -> View:
+                return elementwise(b, _template, args[:_count], _kind)
+
+            TABLE[name] = handler
+            TABLE[name.replace("aten.", "prims.")] = handler
+
+
+_enter_pointwise()
+
+
+@operation("aten.add", "prims.add")
+def add(b: Program, x: Any, y: Any, *, alpha: float = 1) -> View:
+    if alpha == 1:
+        return elementwise(b, "{0} + {1}", [x, y])
+    return elementwise(b, "{0} + {2} * {1}", [x, y, alpha])
+
+
+@operation("aten.mul", "prims.mul")
+def mul(b: Program, x: Any, y: Any) -> View:
+    if as_view(x).kind == "b" and as_view(y).kind == "b":
+        return elementwise(b, "{0} & {1}", [x, y], "b")
+    return elementwise(b, "{0} * {1}", [x, y])
+
+
+@operation("aten.sub", "prims.sub")
+def sub(b: Program, x: Any, y: Any, *, alpha: float = 1) -> View:
+    if alpha == 1:
+        return elementwise(b, "{0} - {1}", [x, y])
+    return elementwise(b, "{0} - {2} * {1}", [x, y, alpha])
+
+
+@operation("aten.rsub")
+def rsub(b: Program, x: Any, y: Any, alpha: float = 1) -> View:
+    return sub(b, y, x, alpha=alpha)
+
+
+@operation("aten.div", "prims.div")
+def div(b: Program, x: Any, y: Any, *, rounding_mode: str | None = None) -> View:
+    outer = {None: "{0} / {1}", "floor": "floor({0} / {1})", "trunc": "trunc({0} / {1})"}
+    return elementwise(b, outer[rounding_mode], [x, y])
+
+
+@operation("aten.pow", "prims.pow")
+def power(b: Program, x: Any, y: Any) -> View:
+    if not isinstance(y, View):
+        products = {1.0: "{0}", 2.0: "{0} * {0}", 3.0: "{0} * {0} * {0}", 0.5: "nsqrt({0})"}
+        products |= {-1.0: "inv({0})", -2.0: "inv({0} * {0})"}
+        if float(y) in products:
+            return elementwise(b, products[float(y)], [x])
+    return elementwise(b, "npow({0}, {1})", [x, y])
+
+
+@operation("aten.where", "prims.where")
+def where(b: Program, condition: View, x: Any, y: Any) -> View:
+    x, y = as_view(x), as_view(y)
+    kind = "b" if x.kind == y.kind == "b" else "f"
+    if kind == "f":
+        x, y = (to_float(b, v) if v.kind == "b" else v for v in (x, y))
+    shape = torch.broadcast_shapes(condition.shape, x.shape, y.shape)
+    return b.pointwise("ifelse({0}, {1}, {2})", [condition, x, y], shape, kind)
+
+
+@operation("aten.clamp")
+def clamp(b: Program, x: View, low: Any = None, high: Any = None) -> View:
+    if low is not None:
+        x = elementwise(b, "nmax({0}, {1})", [x, low])
+    return x if high is None else elementwise(b, "nmin({0}, {1})", [x, high])
+
+
+@operation("aten.gelu")
+def gelu(b: Program, x: View, *, approximate: str = "none") -> View:
+    return elementwise(b, "gelu({0})" if approximate == "none" else "gelu_tanh({0})", [x])
+
+
+@operation("aten._to_copy", "prims.convert_element_type")
+def convert(b: Program, x: View, dtype: torch.dtype | None = None, **_: Any) -> View:
+    if dtype is None:
+        return x
+    if dtype == torch.bool:
+        return x if x.kind == "b" else elementwise(b, "!iszero({0})", [x], "b")
+    return to_float(b, x)
