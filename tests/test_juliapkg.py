@@ -52,6 +52,8 @@ def test_juliapkg_reads_it() -> None:
 def loaded() -> dict[str, tuple[str, str]]:
     """UUID and version of the packages that Julia really loaded."""
     main = runtime.start().main
+    for method in ("FBDF", "TRBDF2"):  # their packages are loaded on demand
+        main.Pyjlode.load(method)
     code = """
     Dict(k.name => (string(k.uuid), string(something(pkgversion(m), VERSION)))
          for (k, m) in Base.loaded_modules if k.uuid !== nothing)

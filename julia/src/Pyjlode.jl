@@ -14,11 +14,9 @@ using ADTypes: AutoFiniteDiff
 using DiffEqCallbacks: IntegrandValuesSum, IntegratingSumCallback
 using FunctionWrappers: FunctionWrapper
 using LinearAlgebra: BLAS, dot
-using OrdinaryDiffEqBDF: FBDF, QNDF
 using OrdinaryDiffEqCore: OrdinaryDiffEqCore
 using OrdinaryDiffEqLowOrderRK: BS3, DP5, Euler, Heun, Midpoint, RK4
 using OrdinaryDiffEqRosenbrock: Rodas4, Rodas5P, Rosenbrock23
-using OrdinaryDiffEqSDIRK: KenCarp4, Kvaerno5, TRBDF2
 using OrdinaryDiffEqTsit5: Tsit5
 using OrdinaryDiffEqVerner: Vern6, Vern7, Vern8, Vern9
 using PrecompileTools: @compile_workload, @setup_workload

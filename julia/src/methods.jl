@@ -7,11 +7,31 @@ const EXPLICIT = Dict{String,Any}(
 )
 const IMPLICIT = Dict{String,Any}(
     "Rosenbrock23" => Rosenbrock23, "Rodas4" => Rodas4, "Rodas5P" => Rodas5P,
-    "TRBDF2" => TRBDF2, "KenCarp4" => KenCarp4, "Kvaerno5" => Kvaerno5, "FBDF" => FBDF,
-    "QNDF" => QNDF,
 )
 
-is_implicit(method::String) = haskey(IMPLICIT, method)
+# Loaded when they are asked for: their packages take a second or two.
+const BDF = ("OrdinaryDiffEqBDF", "6ad6398a-0878-4a85-9266-38940aa047c8")
+const SDIRK = ("OrdinaryDiffEqSDIRK", "2d112036-d095-4a1e-ab9a-08536f3ecdbf")
+const ON_DEMAND = Dict(
+    "FBDF" => BDF, "QNDF" => BDF, "KenCarp4" => SDIRK, "Kvaerno5" => SDIRK, "TRBDF2" => SDIRK,
+)
+
+"""
+    load(method)
+
+Load the package of a method that is not there from the start. It must be a call of its own: a
+function that runs already does not see methods that were loaded after it began.
+"""
+function load(method)
+    name = String(method)
+    (haskey(ON_DEMAND, name) && !haskey(IMPLICIT, name)) || return nothing
+    package, uuid = ON_DEMAND[name]
+    loaded = Base.require(Base.PkgId(Base.UUID(uuid), package))
+    IMPLICIT[name] = getglobal(loaded, Symbol(name))
+    return nothing
+end
+
+is_implicit(method::String) = haskey(IMPLICIT, method) || haskey(ON_DEMAND, method)
 
 # Jacobians are supplied for the forward problem. The adjoint problem has none of its own for some
 # adjoints, and functions behind a FunctionWrapper take no dual numbers: finite differences of a

@@ -72,6 +72,8 @@ class JuliaEngine:
                 "InterpolatingAdjoint."
             )
         implicit = problem.method is not None and problem.method.stiff
+        if implicit:
+            self.module.load(method)
         model = self.models.get(problem, derivatives=implicit)
         inputs = (problem.y0, problem.t, *model.parameters)
         differentiate = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
