@@ -12,6 +12,9 @@ from pyjlode.engine import choose_engine
 
 _seen: dict[str, str] = {}
 
+# The tensors here are small; threads would only wait for each other.
+torch.set_num_threads(1)
+
 if config.find() is None:
     # Else every call without an engine would warn that torch solves, and warnings are errors here.
     os.environ.setdefault("PYJLODE_ENGINE", "torch")
@@ -66,7 +69,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             f"julia engine: tested (Julia {versions['Julia']}, "
             f"SciMLSensitivity {versions['SciMLSensitivity']})"
         )
-    elif config.find() is None:
+    el# The tensors here are small; threads would only wait for each other.
+torch.set_num_threads(1)
+
+if config.find() is None:
         write("julia engine: NOT TESTED (no Julia found)")
     else:
         write("julia engine: NOT TESTED (no test chosen, or it did not start)")

@@ -49,6 +49,6 @@ def gradients(
 def assert_close(found: Tensor, expected: Tensor, tolerance: float, what: str = "") -> None:
     """The largest error is below ``tolerance`` of the largest expected value."""
     assert found.shape == expected.shape, what
-    scale = float(expected.abs().max()) if expected.numel() else 0.0
-    error = float((found - expected).abs().max()) if expected.numel() else 0.0
+    scale = float(expected.detach().abs().max()) if expected.numel() else 0.0
+    error = float((found - expected).detach().abs().max()) if expected.numel() else 0.0
     assert error <= tolerance * max(scale, 1e-3), f"{what}: {error:.3g} of {scale:.3g}"

@@ -62,7 +62,10 @@ def use_engine(name: str) -> None:
 
     Examples
     --------
-    >>> use_engine("auto")
+    >>> use_engine("torch")
+    >>> engine_info().name
+    'torch'
+    >>> use_engine(os.environ.get("PYJLODE_ENGINE", "auto"))
     """
     global _chosen
     _chosen = _check_name(name)
