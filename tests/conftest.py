@@ -56,23 +56,25 @@ def _started(name: str) -> str:
     return name
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    write = terminalreporter.write_line
-    if "torch" in _seen:
-        versions = engine_info("torch").versions
-        write(f"torch engine: tested (torchdiffeq {versions['torchdiffeq']})")
-    else:
-        write("torch engine: NOT TESTED (no test chosen)")
+def pytest_unconfigure() -> None:
+    """After everything that pytest itself says, so that these are the last lines."""
+    for line in _summary():
+        print(line)
+
+
+def _summary() -> list[str]:
+    torch_versions = engine_info("torch").versions
+    lines = [
+        f"torch engine: tested (torchdiffeq {torch_versions['torchdiffeq']})"
+        if "torch" in _seen
+        else "torch engine: NOT TESTED (no test chosen)"
+    ]
     if "julia" in _seen:
         versions = engine_info("julia").versions
-        write(
-            f"julia engine: tested (Julia {versions['Julia']}, "
-            f"SciMLSensitivity {versions['SciMLSensitivity']})"
-        )
-    el# The tensors here are small; threads would only wait for each other.
-torch.set_num_threads(1)
-
-if config.find() is None:
-        write("julia engine: NOT TESTED (no Julia found)")
+        tested = f"Julia {versions['Julia']}, SciMLSensitivity {versions['SciMLSensitivity']}"
+        lines.append(f"julia engine: tested ({tested})")
+    elif config.find() is None:
+        lines.append("julia engine: NOT TESTED (no Julia found)")
     else:
-        write("julia engine: NOT TESTED (no test chosen, or it did not start)")
+        lines.append("julia engine: NOT TESTED (no test chosen, or it did not start)")
+    return lines
