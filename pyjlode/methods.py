@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
+
+from .names import unknown
 
 
 @dataclass(frozen=True)
@@ -109,5 +110,5 @@ def find_method(name: str) -> Method:
     method = _BY_NAME.get(name.lower())
     if method is not None:
         return method
-    near = difflib.get_close_matches(name.lower(), _BY_NAME, n=1, cutoff=0)
-    raise ValueError(f"There is no method {name!r}; the nearest is {_BY_NAME[near[0]].name!r}.")
+    names = [n for m in _CATALOGUE for n in (m.name, m.torch_name) if n]
+    raise ValueError(unknown("method", name, names))

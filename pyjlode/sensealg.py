@@ -8,8 +8,9 @@ SciMLSensitivity.jl, "Choosing a Sensitivity Algorithm".
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
+
+from .names import unknown
 
 
 @dataclass(frozen=True)
@@ -111,5 +112,4 @@ def find_sensealg(name: str) -> SensitivityAlgorithm:
     key = name.lower().removesuffix("adjoint")
     if key in ALGORITHMS:
         return ALGORITHMS[key]()
-    near = difflib.get_close_matches(key, ALGORITHMS, n=1, cutoff=0)
-    raise ValueError(f"There is no sensealg {name!r}; the nearest is {near[0]!r}.")
+    raise ValueError(unknown("sensealg", name, ALGORITHMS))

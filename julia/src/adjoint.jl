@@ -145,30 +145,20 @@ function solve_adjoint(adjoint::Adjoint, problem; options...)
     return solution
 end
 
-function adjoint_solve(adjoint::Adjoint, sensealg::BacksolveAdjoint)
+function adjoint_solve(
+    adjoint::Adjoint, sensealg::Union{BacksolveAdjoint,InterpolatingAdjoint}
+)
     (; trajectory, settings, ts, loss) = adjoint
     problem, _ = ODEAdjointProblem(
         trajectory, sensealg, algorithm(backward_method(settings.method)), ts, loss,
         nothing, nothing, nothing, nothing, Val(true);
         checkpoints=[trajectory.prob.tspan[1]; ts], abstol=settings.atol, reltol=settings.rtol,
     )
-    return split_state(adjoint, solve_adjoint(adjoint, problem; LAST_ONLY...))
-end
-
-function adjoint_solve(adjoint::Adjoint, sensealg::InterpolatingAdjoint)
-    (; trajectory, settings, ts, loss) = adjoint
-    problem, _ = ODEAdjointProblem(
-        trajectory, sensealg, algorithm(backward_method(settings.method)), ts, loss,
-        nothing, nothing, nothing, nothing, Val(true);
-        checkpoints=[trajectory.prob.tspan[1]; ts], abstol=settings.atol, reltol=settings.rtol,
-    )
-    solution = solve_adjoint(adjoint, with_jacobian(problem, adjoint); LAST_ONLY...)
-    return split_state(adjoint, solution)
-end
-
-function split_state(adjoint::Adjoint, solution)
-    n, z = adjoint.model.states, solution.u[end]
-    return z[1:n], z[(n + 1):(n + length(adjoint.trajectory.prob.p))]
+    # The backwards state's own equation is not linear; its Jacobian is left to finite differences.
+    sensealg isa BacksolveAdjoint || (problem = with_jacobian(problem, adjoint))
+    z = solve_adjoint(adjoint, problem; LAST_ONLY...).u[end]
+    n = adjoint.model.states
+    return z[1:n], z[(n + 1):(n + length(trajectory.prob.p))]
 end
 
 function adjoint_solve(adjoint::Adjoint, sensealg::GaussAdjoint)

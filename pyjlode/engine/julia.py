@@ -190,7 +190,8 @@ class _Differentiable(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, solve: _Solve, y0: Tensor, t: Tensor, *parameters: Tensor) -> Tensor:
-        dense = not isinstance(solve.sensealg, BacksolveAdjoint)
+        sparse = isinstance(solve.sensealg, BacksolveAdjoint)
+        dense = not (sparse or getattr(solve.sensealg, "checkpointing", False))
         out, ctx.solved = solve.forward(y0, t, parameters, dense=dense)
         ctx.solve = solve
         ctx.shapes = (y0.shape, t.dtype, [p.shape for p in parameters])

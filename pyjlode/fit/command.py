@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import math
 import sys
 import time
@@ -16,6 +15,7 @@ import torch
 
 from ..engine import ENGINES, engine_info
 from ..methods import find_method
+from ..names import unknown
 from ..sensealg import find_sensealg
 from .data import MINIMUM_ROWS, Dataset, InputError, read_csv
 from .model import ACTIVATIONS, Description, Scaling, check_activation
@@ -104,8 +104,7 @@ def _check(args: argparse.Namespace) -> tuple[Dataset, list[int], Description, S
     except ValueError as error:
         raise InputError(str(error)) from None
     if args.dtype not in _DTYPES:
-        near = difflib.get_close_matches(args.dtype, _DTYPES, n=1, cutoff=0)[0]
-        raise InputError(f"There is no dtype {args.dtype!r} here; the nearest is {near!r}.")
+        raise InputError(unknown("dtype", args.dtype, _DTYPES))
     for name in ("epochs", "lr", "rtol", "atol"):
         if not 0 < getattr(args, name) < math.inf:
             raise InputError(f"--{name} must be above 0, not {getattr(args, name)}.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..names import unknown
 
 MINIMUM_ROWS = 4
 
@@ -133,8 +134,7 @@ def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
 def _known(name: str, header: Sequence[str]) -> str:
     if name in header:
         return name
-    near = difflib.get_close_matches(name, header, n=1, cutoff=0)
-    raise InputError(f"There is no column {name!r}; the nearest is {near[0]!r}.")
+    raise InputError(unknown("column", name, header))
 
 
 def _number(text: str, column: str, line: int) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -13,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..names import unknown
 from .data import Dataset, InputError
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -34,8 +34,7 @@ def check_activation(name: str) -> str:
     """The name, if there is such an activation; else :class:`InputError` with the nearest."""
     if name in ACTIVATIONS:
         return name
-    near = difflib.get_close_matches(name, ACTIVATIONS, n=1, cutoff=0)
-    raise InputError(f"There is no activation {name!r}; the nearest is {near[0]!r}.")
+    raise InputError(unknown("activation", name, ACTIVATIONS))
 
 
 @dataclass(frozen=True)
