@@ -106,6 +106,22 @@ def test_values_need_no_new_trace(julia: str) -> None:
     assert len(models) > before
 
 
+def test_functions_made_anew_need_no_new_trace(julia: str) -> None:
+    """Lambdas, bound methods and partial functions are other objects at each pass of a loop."""
+    field = Field()
+    models = choose_engine("julia").models
+    models.clear()
+    for _ in range(3):
+        for func in (
+            lambda t, y: field(t, y) * 2,
+            field.forward,
+            functools.partial(_scaled, 0.5),
+        ):
+            y0 = torch.ones(1, 2, dtype=D, requires_grad=True)
+            odeint(func, y0, [0.0, 1.0], engine="julia").sum().backward()
+    assert len(models) == 3
+
+
 def test_new_shapes_and_dtypes(engine: str) -> None:
     k = torch.tensor(0.5, requires_grad=True)
     for shape in [(2,), (3, 2), (1, 4, 2), (0, 2)]:

@@ -74,11 +74,10 @@ class JuliaEngine:
         implicit = problem.method is not None and problem.method.stiff
         if implicit:
             self.module.load(method)
-        model = self.models.get(problem, derivatives=implicit)
+        # With gradients enabled one is likely needed; which tensors func uses, the trace says.
+        model = self.models.get(problem, derivatives=implicit or torch.is_grad_enabled())
         inputs = (problem.y0, problem.t, *model.parameters)
         differentiate = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
-        if differentiate and not model.has_derivatives:
-            model = self.models.get(problem, derivatives=True)
         solve = _Solve(self.module, model, problem, method, sensealg, stats)
         if not differentiate:
             return solve.forward(problem.y0, problem.t, model.parameters, dense=False)[0]

@@ -19,6 +19,17 @@ from torch import Tensor, nn
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device)
 _LARGE = 4096
 
+# A lambda in a training loop is another object each time; only what these hold counts.
+_MADE_ANEW = (
+    types.FunctionType,
+    types.MethodType,
+    functools.partial,
+    Mapping,
+    list,
+    tuple,
+    Set,
+)
+
 # Attributes that a function changes itself whenever it runs, such as counters of evaluations.
 _volatile: set[tuple[type, str]] = set()
 
@@ -66,7 +77,7 @@ def _visit(
     if isinstance(obj, _PLAIN):
         entries.append((type(obj).__name__, obj))
         return
-    entries.append(id(obj))
+    entries.append(type(obj).__name__ if isinstance(obj, _MADE_ANEW) else id(obj))
     if id(obj) in seen:
         return
     seen.add(id(obj))
