@@ -2,64 +2,93 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..problem import Problem
 
-
-def callback_model(module: Any, problem: Problem, parameters: tuple[Tensor, ...], kind: str) -> Any:
-    """Julia's model of two Python functions.
+class Callback:
+    """A function that Julia calls, and what it raised.
 
     Parameters
     ----------
-    module : Any
-        The Julia module.
-    problem : Problem
-        Whose ``func`` is called.
+    func : callable
+        ``func(t, y)`` on a state of the shape of ``y0``.
+    y0 : torch.Tensor
     parameters : tuple of torch.Tensor
         What gets a gradient beside the state. Their values are the tensors' own, not the copies
         that the solver carries.
-    kind : {"float32", "float64"}
-
-    Returns
-    -------
-    Any
-        A ``Model``.
     """
-    func, shape, dtype = problem.func, problem.y0.shape, problem.y0.dtype
 
-    def value(du: Any, u: Any, p: Any, t: float) -> None:
-        with torch.no_grad():
-            result = func(torch.tensor(t, dtype=dtype), _tensor(u).view(shape).clone())
-        _tensor(du).copy_(result.reshape(-1))
+    def __init__(
+        self,
+        func: Callable[[Tensor, Tensor], Tensor],
+        y0: Tensor,
+        parameters: tuple[Tensor, ...],
+    ) -> None:
+        self.func = func
+        self.shape = y0.shape
+        self.dtype = y0.dtype
+        self.parameters = parameters
+        self.raised: BaseException | None = None
 
-    def pull(which: int, out: Any, v: Any, u: Any, p: Any, t: float) -> None:
-        y = _tensor(u).view(shape).clone().requires_grad_()
-        time = torch.tensor(t, dtype=dtype).requires_grad_()
-        inputs: tuple[Tensor, ...] = ((y,), parameters, (time,))[which]
-        target = _tensor(out)
-        target.zero_()
-        if not inputs:
-            return
-        with torch.enable_grad():
-            result = func(time, y)
-        if not result.requires_grad:
-            return
-        gradients = torch.autograd.grad(
-            result, inputs, _tensor(v).view(shape), allow_unused=True, retain_graph=True
-        )
-        start = 0
-        for x, g in zip(inputs, gradients, strict=True):
-            if g is not None:
-                target[start : start + x.numel()] = g.reshape(-1)
-            start += x.numel()
+    def model(self, module: Any, kind: str) -> Any:
+        """Julia's model of the function; ``kind`` is ``"float32"`` or ``"float64"``."""
+        size = sum(p.numel() for p in self.parameters)
+        return module.callback_model(kind, self._value, self._pull, self.shape.numel(), size)
 
-    size = sum(p.numel() for p in parameters)
-    return module.callback_model(kind, value, pull, problem.y0.numel(), size)
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Around a call of Julia: what the function raised in it leaves as it was raised."""
+        self.raised = None
+        try:
+            yield
+        except Exception:
+            if self.raised is None:
+                raise
+        raised, self.raised = self.raised, None
+        if raised is not None:
+            raise raised
+
+    def _value(self, du: Any, u: Any, p: Any, t: float) -> None:
+        with self._noted(), torch.no_grad():
+            y = _tensor(u).view(self.shape).clone()
+            result = self.func(torch.tensor(t, dtype=self.dtype), y)
+            _tensor(du).copy_(result.reshape(-1))
+
+    def _pull(self, which: int, out: Any, v: Any, u: Any, p: Any, t: float) -> None:
+        with self._noted():
+            y = _tensor(u).view(self.shape).clone().requires_grad_()
+            time = torch.tensor(t, dtype=self.dtype).requires_grad_()
+            inputs: tuple[Tensor, ...] = ((y,), self.parameters, (time,))[which]
+            target = _tensor(out)
+            target.zero_()
+            if not inputs:
+                return
+            with torch.enable_grad():
+                result = self.func(time, y)
+            if not result.requires_grad:
+                return
+            seed = _tensor(v).view(self.shape)
+            gradients = torch.autograd.grad(result, inputs, seed, allow_unused=True)
+            start = 0
+            for x, g in zip(inputs, gradients, strict=True):
+                if g is not None:
+                    target[start : start + x.numel()] = g.reshape(-1)
+                start += x.numel()
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Julia hands on an exception as a text; the exception itself is kept here."""
+        try:
+            yield
+        except BaseException as error:
+            self.raised = self.raised or error
+            raise
 
 
 def _tensor(x: Any) -> Tensor:

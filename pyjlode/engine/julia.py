@@ -106,16 +106,17 @@ class _Solve:
         self.model.refresh()
         out = torch.empty((t.numel(), *y0.shape), dtype=y0.dtype)
         info = torch.zeros(8, dtype=torch.float64)
-        solved = self.module.forward(
-            self.model.handle,
-            self._settings(),
-            _array(y0),
-            flatten(parameters, y0.dtype).numpy(),
-            _array(t.to(torch.float64)),
-            _array(out),
-            info.numpy(),
-            dense,
-        )
+        with self.model.errors():
+            solved = self.module.forward(
+                self.model.handle,
+                self._settings(),
+                _array(y0),
+                flatten(parameters, y0.dtype).numpy(),
+                _array(t.to(torch.float64)),
+                _array(out),
+                info.numpy(),
+                dense,
+            )
         success, reached, nfe, njac, naccept, nreject, *_ = info.tolist()
         counts = {"nf": nfe, "njacs": njac, "naccept": naccept, "nreject": nreject}
         if not success:
@@ -138,16 +139,17 @@ class _Solve:
         algorithm = self.module.sensitivity(
             sensealg.name, rtol, atol, getattr(sensealg, "checkpointing", False)
         )
-        message = self.module.backward(
-            solved,
-            algorithm,
-            self._settings(),
-            _array(cotangent),
-            gradient_u.numpy(),
-            gradient_p.numpy(),
-            gradient_t.numpy(),
-            info.numpy(),
-        )
+        with self.model.errors():
+            message = self.module.backward(
+                solved,
+                algorithm,
+                self._settings(),
+                _array(cotangent),
+                gradient_u.numpy(),
+                gradient_p.numpy(),
+                gradient_t.numpy(),
+                info.numpy(),
+            )
         if message is not None:
             raise self._failure("The backward solve", str(message), float(info[1]), {})
         self.stats.nfe_backward = int(info[2])

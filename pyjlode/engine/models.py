@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,10 +16,10 @@ from ..errors import PyjlodeWarning, TraceError
 from ..problem import Problem
 from ..runtime import Runtime
 from ..trace.capture import trace
-from ..trace.fingerprint import attributes, fingerprint, ignore_own_changes
+from ..trace.fingerprint import Structure, fingerprint, ignore_own_changes
 from ..trace.leaves import gradient_leaves
 from ..translate import translate
-from .callback import callback_model
+from .callback import Callback
 
 _CAPACITY = 128
 _KINDS = {torch.float32: "float32", torch.float64: "float64"}
@@ -35,23 +37,55 @@ class Model:
         Tensors that get a gradient; their values are read at each solve.
     constants : tuple of torch.Tensor
         Tensors that need none; likewise.
-    has_derivatives : bool
     set_constants : Any
         The Julia function that hands over the constants' values.
+    dtype : torch.dtype
+    callback : Callback or None
+        The Python function that is called, in callback mode.
     """
 
     handle: Any
     parameters: tuple[Tensor, ...]
     constants: tuple[Tensor, ...]
-    has_derivatives: bool
     set_constants: Any
     dtype: torch.dtype
+    callback: Callback | None = None
 
     def refresh(self) -> None:
         """Hand over the constants' current values."""
         if self.constants:
             values = torch.cat([x.detach().reshape(-1).to(self.dtype) for x in self.constants])
             self.set_constants(self.handle, values.numpy())
+
+    def errors(self) -> AbstractContextManager[None]:
+        """Around a call of Julia: an exception of the user's function comes out as itself."""
+        return nullcontext() if self.callback is None else self.callback.errors()
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What the cache keeps: a model, and for each of its tensors where the function has it.
+
+    Tensors of a function are numbered (see :class:`~pyjlode.trace.fingerprint.Structure`), so that
+    the model serves every function of the same structure. A tensor without a number is kept
+    itself. ``model`` is None for a function that cannot be traced. The owner is kept because ids
+    are part of the key.
+    """
+
+    model: Model | None
+    parameters: tuple[int | Tensor, ...]
+    constants: tuple[int | Tensor, ...]
+    owner: object
+
+    def bind(self, tensors: Sequence[Tensor]) -> Model | None:
+        """The model with a function's own tensors."""
+        if self.model is None:
+            return None
+        parameters, constants = (
+            tuple(x if isinstance(x, Tensor) else tensors[x] for x in places)
+            for places in (self.parameters, self.constants)
+        )
+        return replace(self.model, parameters=parameters, constants=constants)
 
 
 class ModelCache:
@@ -60,36 +94,45 @@ class ModelCache:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.module = runtime.module
-        self._models: OrderedDict[Any, tuple[Model, object]] = OrderedDict()
+        self._entries: OrderedDict[Any, _Entry] = OrderedDict()
         self._warned: set[str] = set()
 
     def get(self, problem: Problem, *, derivatives: bool) -> Model:
         """The model of a problem's function, with derivatives if they are asked for."""
+        structure = fingerprint(problem.owner)
         for with_derivatives in (True,) if derivatives else (True, False):
-            key = self._key(problem, with_derivatives)
-            if key in self._models:
-                self._models.move_to_end(key)
-                return self._models[key][0]
-        before = attributes(problem.owner)
+            key = self._key(structure, problem, with_derivatives)
+            if key in self._entries:
+                self._entries.move_to_end(key)
+                return self._entries[key].bind(structure.tensors) or self._callback(problem)
         model = self._make(problem, derivatives)
-        ignore_own_changes(problem.owner, before)
-        # The owner is kept: its id is in the key and must not be given to another object.
-        self._models[self._key(problem, derivatives)] = (model, problem.owner)
-        if len(self._models) > _CAPACITY:
-            self._models.popitem(last=False)
+        after = fingerprint(problem.owner)
+        if ignore_own_changes(structure, after):
+            after = fingerprint(problem.owner)
+        number = {id(x): i for i, x in enumerate(after.tensors)}
+        places = [
+            tuple(number.get(id(x), x) for x in tensors)
+            for tensors in (model.parameters, model.constants)
+        ]
+        traced = None if model.callback else replace(model, parameters=(), constants=())
+        self._entries[self._key(after, problem, derivatives or model.callback is not None)] = (
+            _Entry(traced, places[0], places[1], problem.owner)
+        )
+        if len(self._entries) > _CAPACITY:
+            self._entries.popitem(last=False)
         return model
 
     def __len__(self) -> int:
-        return len(self._models)
+        return len(self._entries)
 
     def clear(self) -> None:
         """Forget every model and every warning given."""
-        self._models.clear()
+        self._entries.clear()
         self._warned.clear()
 
-    def _key(self, problem: Problem, derivatives: bool) -> Any:
+    def _key(self, structure: Structure, problem: Problem, derivatives: bool) -> Any:
         y0 = problem.y0
-        return (fingerprint(problem.owner), problem.key, y0.shape, y0.dtype, derivatives)
+        return (structure.key, problem.key, y0.shape, y0.dtype, derivatives)
 
     def _make(self, problem: Problem, derivatives: bool) -> Model:
         try:
@@ -119,7 +162,6 @@ class ModelCache:
             handle,
             source.parameters,
             source.constants,
-            derivatives,
             self.module.set_constants_b,
             traced.dtype,
         )
@@ -150,10 +192,14 @@ class ModelCache:
             raise TraceError("its traced form gives another result than the function itself")
 
     def _callback(self, problem: Problem) -> Model:
+        """A model of this very function: nothing of it is compiled, so nothing is kept."""
         t = problem.t[0].detach().to(problem.y0.dtype)
         parameters = gradient_leaves(problem.func, t, problem.y0)
-        handle = callback_model(self.module, problem, parameters, _KINDS[problem.y0.dtype])
-        return Model(handle, parameters, (), True, self.module.set_constants_b, problem.y0.dtype)
+        callback = Callback(problem.func, problem.y0, parameters)
+        handle = callback.model(self.module, _KINDS[problem.y0.dtype])
+        return Model(
+            handle, parameters, (), self.module.set_constants_b, problem.y0.dtype, callback
+        )
 
     def _warn(self, problem: Problem, error: TraceError) -> None:
         name = getattr(problem.owner, "__qualname__", type(problem.owner).__name__)

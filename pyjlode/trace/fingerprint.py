@@ -1,41 +1,59 @@
 """What a function's behaviour rests on, so that a trace is used again only while it still holds.
 
-Values of tensors are left out: they are read at each solve. Everything else that Python code can
-branch on is taken in: numbers, strings, the training flag, which modules, tensors and functions
-there are, and shapes, dtypes and ``requires_grad`` of the tensors.
+Values of tensors are left out: they are read at each solve, and a trace knows a tensor by the way
+that leads to it, so that another one may take its place (a closure over a context computed anew, a
+copy of a module). Everything else that Python code can branch on is taken in: numbers, strings,
+the training flag, which modules and functions there are, the globals that their code names, and
+shapes, dtypes and ``requires_grad`` of the tensors.
 """
 
 from __future__ import annotations
 
+import collections
 import functools
+import hashlib
+import sys
 import types
-from collections.abc import Hashable, Mapping, Set
+from collections.abc import Hashable, Iterator, Mapping, Set
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-_PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device)
-_LARGE = 4096
-
-# A lambda in a training loop is another object each time; only what these hold counts.
-_MADE_ANEW = (
-    types.FunctionType,
-    types.MethodType,
-    functools.partial,
-    Mapping,
-    list,
-    tuple,
-    Set,
-)
+_PLAIN = (
+    type(None), bool, int, float, complex, str, bytes, range, torch.dtype, torch.device, torch.Size,
+)  # fmt: skip
+_LIBRARIES = sys.stdlib_module_names | {"builtins", "numpy", "pyjlode", "scipy", "torch"}
+_MODULE_STATE = frozenset(vars(nn.Module()))
 
 # Attributes that a function changes itself whenever it runs, such as counters of evaluations.
 _volatile: set[tuple[type, str]] = set()
 
 
-def fingerprint(func: object) -> tuple[Hashable, ...]:
-    """A hashable summary of all that ``func`` can read but the values of tensors.
+@dataclass
+class Structure:
+    """All that a function can read but the values of tensors.
+
+    Attributes
+    ----------
+    key : tuple
+        Equal for functions that trace to the same graph.
+    tensors : list of torch.Tensor
+        What the function can reach, in the order in which it is reached: for equal keys, tensors
+        at the same place play the same part.
+    attributes : dict
+        The plain attributes, by class, object and name.
+    """
+
+    key: tuple[Hashable, ...] = ()
+    tensors: list[Tensor] = field(default_factory=list)
+    attributes: dict[tuple[type, int, str], Hashable] = field(default_factory=dict)
+
+
+def fingerprint(func: object) -> Structure:
+    """Summarise what ``func`` can read.
 
     Examples
     --------
@@ -43,119 +61,167 @@ def fingerprint(func: object) -> tuple[Hashable, ...]:
     >>> layer = torch.nn.Linear(2, 2)
     >>> before = fingerprint(layer)
     >>> _ = layer.weight.data.mul_(2)
-    >>> fingerprint(layer) == before
+    >>> fingerprint(layer).key == before.key
     True
-    >>> layer.weight.requires_grad_(False) is layer.weight and fingerprint(layer) == before
+    >>> layer.weight.requires_grad_(False) is before.tensors[0]
+    True
+    >>> fingerprint(layer).key == before.key
     False
     """
-    entries: list[Hashable] = []
-    _visit(func, entries, set())
-    return tuple(entries)
+    visitor = _Visitor()
+    visitor.visit(func)
+    visitor.entries.append(torch.get_default_dtype())
+    return Structure(tuple(visitor.entries), visitor.tensors, visitor.attributes)
 
 
-def ignore_own_changes(func: object, before: dict[tuple[type, int, str], Hashable]) -> None:
-    """Remember the attributes that differ from ``before``: ``func`` wrote them itself."""
-    for key, value in attributes(func).items():
-        if key in before and before[key] != value:
-            _volatile.add((key[0], key[2]))
+def ignore_own_changes(before: Structure, after: Structure) -> bool:
+    """Remember the attributes that ``func`` wrote itself between the two; whether there were any.
+
+    Examples
+    --------
+    >>> ignore_own_changes(Structure(), Structure())
+    False
+    """
+    changed = {
+        (key[0], key[2])
+        for key, value in after.attributes.items()
+        if key in before.attributes and before.attributes[key] != value
+    }
+    _volatile.update(changed)
+    return bool(changed)
 
 
-def attributes(func: object) -> dict[tuple[type, int, str], Hashable]:
-    """The plain attributes of the objects that ``func`` consists of."""
-    found: dict[tuple[type, int, str], Hashable] = {}
-    seen: set[int] = set()
-    _visit(func, [], seen, found)
-    return found
+class _Visitor:
+    """Walks everything that a function holds, each object once."""
 
+    def __init__(self) -> None:
+        self.entries: list[Hashable] = []
+        self.tensors: list[Tensor] = []
+        self.attributes: dict[tuple[type, int, str], Hashable] = {}
+        self._seen: dict[int, int] = {}
 
-def _visit(
-    obj: Any,
-    entries: list[Hashable],
-    seen: set[int],
-    found: dict[tuple[type, int, str], Hashable] | None = None,
-) -> None:
-    if isinstance(obj, _PLAIN):
-        entries.append((type(obj).__name__, obj))
-        return
-    entries.append(type(obj).__name__ if isinstance(obj, _MADE_ANEW) else id(obj))
-    if id(obj) in seen:
-        return
-    seen.add(id(obj))
-    if isinstance(obj, Tensor):
-        entries.append((obj.shape, obj.dtype, obj.requires_grad))
-    elif isinstance(obj, np.ndarray):
-        entries.append((obj.shape, obj.tobytes() if obj.size <= _LARGE else obj.dtype.str))
-    elif isinstance(obj, (types.ModuleType, type, types.BuiltinFunctionType)):
-        pass
-    elif isinstance(obj, nn.Module):
-        _visit_module(obj, entries, seen, found)
-    elif isinstance(obj, types.FunctionType):
-        _visit_function(obj, entries, seen, found)
-    elif isinstance(obj, types.MethodType):
-        _visit(obj.__self__, entries, seen, found)
-        _visit(obj.__func__, entries, seen, found)
-    elif isinstance(obj, functools.partial):
-        for part in (obj.func, obj.args, obj.keywords):
-            _visit(part, entries, seen, found)
-    elif isinstance(obj, Mapping):
-        for key, value in list(obj.items())[:_LARGE]:
-            entries.append(key if isinstance(key, Hashable) else id(key))
-            _visit(value, entries, seen, found)
-    elif isinstance(obj, (list, tuple, Set)):
-        for value in list(obj)[:_LARGE]:
-            _visit(value, entries, seen, found)
-    elif hasattr(obj, "__dict__"):
-        _visit_attributes(obj, vars(obj), entries, seen, found)
+    def visit(self, obj: Any) -> None:
+        if isinstance(obj, _PLAIN):
+            self.entries += (type(obj), obj)
+            return
+        if id(obj) in self._seen:
+            # The same object again: which one it is counts, as two parts may share a weight.
+            self.entries.append(self._seen[id(obj)])
+            return
+        self._seen[id(obj)] = len(self._seen)
+        self.entries.append(type(obj))
+        if isinstance(obj, Tensor):
+            self.entries += (obj.shape, obj.dtype, obj.requires_grad)
+            self.tensors.append(obj)
+        elif isinstance(obj, np.ndarray):
+            digest = hashlib.blake2b(np.ascontiguousarray(obj).tobytes(), digest_size=16).digest()
+            self.entries += (obj.shape, obj.dtype.str, digest)
+        elif isinstance(obj, (types.FunctionType, types.MethodType, functools.partial)):
+            self._callable(obj)
+        elif isinstance(obj, Mapping):
+            for key, value in list(obj.items()):
+                self.visit(key)
+                self.visit(value)
+        elif isinstance(obj, (list, tuple, Set, collections.deque)):
+            self.entries.append(len(obj))
+            for value in list(obj):
+                self.visit(value)
+        elif isinstance(obj, type):
+            self.entries.append(obj)
+            self._class(obj)
+        elif isinstance(obj, nn.Module):
+            self._module(obj)
+        elif hasattr(obj, "__dict__") and not isinstance(obj, types.ModuleType):
+            self._object(obj)
+        else:
+            self.entries.append(id(obj))
 
+    def _callable(self, obj: Any) -> None:
+        if isinstance(obj, types.MethodType):
+            self.visit(obj.__self__)
+            self.visit(obj.__func__)
+        elif isinstance(obj, functools.partial):
+            for part in (obj.func, obj.args, obj.keywords):
+                self.visit(part)
+        else:
+            self._function(obj)
 
-def _visit_module(
-    module: nn.Module,
-    entries: list[Hashable],
-    seen: set[int],
-    found: dict[tuple[type, int, str], Hashable] | None,
-) -> None:
-    state = vars(module)
-    entries.append(module.training)
-    for name in ("_parameters", "_buffers", "_modules", "_forward_pre_hooks", "_forward_hooks"):
-        for key, value in state[name].items():
-            entries.append(key)
-            _visit(value, entries, seen, found)
-    own = {k: v for k, v in state.items() if not k.startswith("_") and k != "training"}
-    _visit_attributes(module, own, entries, seen, found)
+    def _function(self, function: types.FunctionType) -> None:
+        self.entries.append(function.__code__)
+        for part in (function.__defaults__, function.__kwdefaults__):
+            self.visit(part)
+        for cell in function.__closure__ or ():
+            try:
+                self.visit(cell.cell_contents)
+            except ValueError:  # a name not bound yet
+                self.entries.append("unbound")
+        wrapped = getattr(function, "__wrapped__", None)
+        if wrapped is not None:
+            self.visit(wrapped)
+        if _is_library(function.__module__):
+            return
+        names = list(_names(function.__code__))
+        for name in names:
+            if name in function.__globals__:
+                self.entries.append(name)
+                self._global(function.__globals__[name], names)
 
+    def _global(self, value: object, names: list[str]) -> None:
+        """A global's value; of a module of the user's, what the same code may read from it."""
+        if not isinstance(value, types.ModuleType):
+            self.visit(value)
+        elif not _is_library(value.__name__):
+            for name in names:
+                if name in vars(value) and not isinstance(vars(value)[name], types.ModuleType):
+                    self.entries.append(name)
+                    self.visit(vars(value)[name])
 
-def _visit_function(
-    function: types.FunctionType,
-    entries: list[Hashable],
-    seen: set[int],
-    found: dict[tuple[type, int, str], Hashable] | None,
-) -> None:
-    entries.append(id(function.__code__))
-    for part in (function.__defaults__, function.__kwdefaults__):
-        _visit(part, entries, seen, found)
-    for cell in function.__closure__ or ():
-        try:
-            _visit(cell.cell_contents, entries, seen, found)
-        except ValueError:  # a name not bound yet
-            entries.append("empty")
-    for name in function.__code__.co_names:
-        if name in function.__globals__:
-            entries.append(name)
-            _visit(function.__globals__[name], entries, seen, found)
+    def _module(self, module: nn.Module) -> None:
+        state = vars(module)
+        self.entries.append(module.training)
+        for name in ("_parameters", "_buffers", "_modules", "_forward_pre_hooks", "_forward_hooks"):
+            for key, value in state[name].items():
+                if not name.endswith("_hooks"):  # a hook's key counts up with every hook made
+                    self.entries.append(key)
+                self.visit(value)
+        own = {k: v for k, v in state.items() if k not in _MODULE_STATE}
+        self._object(module, own)
 
+    def _object(self, obj: object, state: Mapping[str, Any] | None = None) -> None:
+        for name, value in list((vars(obj) if state is None else state).items()):
+            if isinstance(value, _PLAIN):
+                if (type(obj), name) in _volatile:
+                    continue
+                self.attributes[type(obj), id(obj), name] = value
+            self.entries.append(name)
+            self.visit(value)
+        for name in getattr(type(obj), "__slots__", ()):
+            if hasattr(obj, name):
+                self.visit(getattr(obj, name))
+        self.visit(type(obj))
 
-def _visit_attributes(
-    owner: object,
-    state: Mapping[str, Any],
-    entries: list[Hashable],
-    seen: set[int],
-    found: dict[tuple[type, int, str], Hashable] | None,
-) -> None:
-    for name, value in state.items():
-        if isinstance(value, _PLAIN):
-            if (type(owner), name) in _volatile:
+    def _class(self, cls: type) -> None:
+        """The code of the user's classes, and what that code and the classes themselves hold."""
+        for base in cls.__mro__:
+            if _is_library(base.__module__):
                 continue
-            if found is not None:
-                found[type(owner), id(owner), name] = value
-        entries.append(name)
-        _visit(value, entries, seen, found)
+            for name, value in list(vars(base).items()):
+                code = value.fget if isinstance(value, property) else value
+                code = getattr(code, "__func__", code)
+                if isinstance(code, (types.FunctionType, Tensor, *_PLAIN)) and (
+                    name == "__call__" or not name.startswith("__")
+                ):
+                    self.entries.append(name)
+                    self.visit(code)
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    """The names of globals and attributes in a function and the functions inside it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names(constant)
+
+
+def _is_library(module: str | None) -> bool:
+    return (module or "builtins").partition(".")[0] in _LIBRARIES
