@@ -14,6 +14,7 @@ from .errors import (
     TraceError,
     UnsupportedError,
 )
+from .explain import Explanation, explain
 from .methods import Method, find_method, methods
 from .neural_ode import NeuralODE
 from .odeint import odeint
@@ -37,6 +38,7 @@ __all__ = [
     "BacksolveAdjoint",
     "DiscreteAdjoint",
     "EngineInfo",
+    "Explanation",
     "GaussAdjoint",
     "InterpolatingAdjoint",
     "JuliaNotFoundError",
@@ -51,6 +53,7 @@ __all__ = [
     "TraceError",
     "UnsupportedError",
     "engine_info",
+    "explain",
     "find_method",
     "find_sensealg",
     "methods",

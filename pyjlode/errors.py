@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Mapping
+from pathlib import Path
 
 
 class PyjlodeError(Exception):
@@ -14,7 +17,24 @@ class JuliaNotFoundError(PyjlodeError):
 
 
 class TraceError(PyjlodeError):
-    """The dynamics could not be turned into Julia code."""
+    """The dynamics could not be turned into Julia code.
+
+    Parameters
+    ----------
+    message : str
+        Why not, as the end of a sentence.
+    operation : str, optional
+        The ATen operation that forced it, such as ``"aten.sort"``.
+    line : str, optional
+        The line of the user's code, as ``file:line: code``.
+    """
+
+    def __init__(
+        self, message: str, *, operation: str | None = None, line: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.operation = operation
+        self.line = line
 
 
 class DerivativeError(PyjlodeError, TypeError):
@@ -51,3 +71,12 @@ class SolverError(PyjlodeError):
 
 class PyjlodeWarning(UserWarning):
     """Something worth knowing that does not stop the work, such as callback mode."""
+
+
+def warn(text: str) -> None:
+    """Give a :class:`PyjlodeWarning` that points at the user's line, not at one of pyjlode's."""
+    frame, level = sys._getframe(1), 2
+    ours = Path(__file__).parent
+    while frame.f_back is not None and Path(frame.f_code.co_filename).is_relative_to(ours):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, PyjlodeWarning, stacklevel=level)

@@ -122,6 +122,71 @@ def test_functions_made_anew_need_no_new_trace(julia: str) -> None:
     assert len(models) == 3
 
 
+RATE = 1.0
+
+
+class Named(nn.Module):
+    """Reads a global, a class attribute and a private attribute."""
+
+    factor = 1.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sign = -1.0
+
+    def forward(self, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self._sign * RATE * self.factor * y
+
+    def through_a_lambda(self, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (lambda x: self._sign * RATE * x)(y)
+
+
+def test_what_code_names_is_seen(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Globals and class attributes are not part of the object, and a trace rests on them."""
+    named, y0 = Named(), torch.ones(1, dtype=D)
+    for func, change, rate in [
+        (named, lambda: None, 1.0),
+        (named, lambda: monkeypatch.setitem(globals(), "RATE", 2.0), 2.0),
+        (named, lambda: monkeypatch.setattr(Named, "factor", 0.5), 1.0),
+        (named, lambda: setattr(named, "_sign", -3.0), 3.0),
+        (named.through_a_lambda, lambda: None, 6.0),
+        (named.through_a_lambda, lambda: monkeypatch.setitem(globals(), "RATE", 0.1), 0.3),
+    ]:
+        change()
+        y = odeint(func, y0, [0.0, 1.0], engine=engine)
+        assert_close(y[-1], torch.exp(torch.tensor([-rate], dtype=D)), 1e-6)
+
+
+def test_new_tensors_need_no_new_trace(julia: str) -> None:
+    """A context computed at each pass, and another module of the same make, take their places."""
+    models = choose_engine("julia").models
+    models.clear()
+    y0 = torch.tensor([[0.3, -0.5]], dtype=D)
+    weight = torch.full((2,), 0.5, dtype=D, requires_grad=True)
+    for i in range(1, 4):
+        context = weight * i
+        states = odeint(lambda t, y, c=context: -c * y, y0, [0.0, 1.0], engine="julia")
+        assert_close(states[-1].detach(), y0 * torch.exp(-0.5 * i * torch.ones(2, dtype=D)), 1e-6)
+        (found,) = torch.autograd.grad(states[-1].sum(), weight)
+        assert_close(found, (-i * y0 * torch.exp(-weight.detach() * i)).sum(0), 1e-5)
+    assert len(models) == 1
+    for _ in range(3):
+        check(Field(), "julia")
+    assert len(models) == 2
+
+
+def test_which_tensor_is_shared_counts(engine: str) -> None:
+    """Two closures that differ only in whether their tensors are one."""
+    a, b = (torch.tensor(x, dtype=D, requires_grad=True) for x in (0.5, 0.5))
+    for first, second, expected in ((a, a, 2.0), (a, b, 1.0)):
+        y = odeint(
+            lambda t, y, p=first, q=second: -(p + q) * y,
+            torch.ones(1, dtype=D), [0.0, 1.0], engine=engine,
+        )  # fmt: skip
+        (found,) = torch.autograd.grad(y[-1].sum(), a)
+        assert_close(found, torch.tensor(-expected * 0.36787944117144233, dtype=D), 1e-6)
+
+
 def test_new_shapes_and_dtypes(engine: str) -> None:
     k = torch.tensor(0.5, requires_grad=True)
     for shape in [(2,), (3, 2), (1, 4, 2), (0, 2)]:

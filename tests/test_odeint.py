@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -301,6 +302,43 @@ def test_exceptions_of_the_function_reach_the_user(engine: str) -> None:
         odeint(failing, torch.ones(1, dtype=D), [0.0, 1.0], engine=engine)
     y = odeint(lambda t, y: -y, torch.ones(1, dtype=D), [0.0, 1.0], engine=engine)
     assert_close(y[-1], torch.tensor([math.exp(-1)], dtype=D), 1e-6)
+
+
+def test_exceptions_in_the_backward_pass_reach_the_user(julia: str) -> None:
+    choose_engine("julia").models.clear()
+    broken = False
+
+    def failing(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        if float(t.detach()) > 0.5 and broken:
+            raise ZeroDivisionError("the user's own")
+        return -y
+
+    y0 = torch.ones(1, dtype=D, requires_grad=True)
+    with pytest.warns(PyjlodeWarning, match=r"test_odeint.py:\d+: if float\(t") as given:
+        y = odeint(failing, y0, [0.0, 1.0], engine="julia")
+    assert given[0].filename == __file__
+    broken = True
+    with pytest.raises(ZeroDivisionError, match="the user's own") as caught:
+        y[-1].backward()
+    assert any(entry.name == "failing" for entry in caught.traceback)
+    broken = False
+    y[-1].backward()
+    assert_close(y0.grad, torch.tensor([math.exp(-1)], dtype=D), 1e-6)
+
+
+def test_callbacks_are_of_the_function_given(julia: str) -> None:
+    """In callback mode too, a function made anew at each pass is the one that is called."""
+    for rate in (1.0, 2.0):
+        k = torch.tensor(rate, dtype=D, requires_grad=True)
+
+        def branching(t: torch.Tensor, y: torch.Tensor, k: torch.Tensor = k) -> torch.Tensor:
+            return -k * y if float(y) > -1.0 else y
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PyjlodeWarning)
+            y = odeint(branching, torch.ones(1, dtype=D), [0.0, 1.0], engine="julia")
+        (found,) = torch.autograd.grad(y[-1], k)
+        assert_close(found, torch.tensor(-math.exp(-rate), dtype=D), 1e-6)
 
 
 def _nothing() -> object:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
-import warnings
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
 
 from .. import runtime
-from ..errors import PyjlodeWarning
+from ..errors import warn
 from ..problem import Problem, Statistics
 
 ENGINES = ("auto", "julia", "torch")
@@ -111,11 +110,9 @@ def _torch() -> Engine:
 
 @functools.cache
 def _say_torch_solves() -> None:
-    warnings.warn(
+    warn(
         "No Julia is set up, so torchdiffeq solves; `pyjlode setup` installs Julia, "
-        "and PYJLODE_ENGINE=torch makes this the choice.",
-        PyjlodeWarning,
-        stacklevel=4,
+        "and PYJLODE_ENGINE=torch makes this the choice."
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import PyjlodeWarning, TraceError
+from ..errors import TraceError, warn
 from ..problem import Problem
 from ..runtime import Runtime
 from ..trace.capture import trace
 from ..trace.fingerprint import Structure, fingerprint, ignore_own_changes
 from ..trace.leaves import gradient_leaves
+from ..trace.locate import reason
 from ..translate import translate
 from .callback import Callback
 
@@ -203,7 +203,8 @@ class ModelCache:
 
     def _warn(self, problem: Problem, error: TraceError) -> None:
         name = getattr(problem.owner, "__qualname__", type(problem.owner).__name__)
-        text = f"{name} runs in Python, called from Julia (callback mode), because {error}."
+        cause = reason(error, problem.func, problem.t[0], problem.y0)
+        text = f"{name} runs in Python, called from Julia (callback mode), because {cause}."
         if text not in self._warned:
             self._warned.add(text)
-            warnings.warn(text, PyjlodeWarning, stacklevel=7)
+            warn(text)

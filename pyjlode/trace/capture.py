@@ -18,6 +18,7 @@ from torch import Tensor, fx
 
 from ..errors import DerivativeError, TraceError
 from ..translate.operations import is_covered, plain_name
+from .locate import line_that_raised
 
 Dynamics = Callable[[Tensor, Tensor], Tensor]
 
@@ -76,7 +77,7 @@ def _make_graph(function: Callable[..., Any], *examples: Tensor) -> fx.GraphModu
     except DerivativeError:
         raise
     except Exception as error:
-        raise TraceError(_reason(error)) from error
+        raise TraceError(_reason(error), line=line_that_raised(error)) from error
     return graph
 
 

@@ -16,7 +16,7 @@ import sys
 import types
 from collections.abc import Hashable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -102,14 +102,15 @@ class _Visitor:
 
     def visit(self, obj: Any) -> None:
         if isinstance(obj, _PLAIN):
-            self.entries += (type(obj), obj)
+            self.entries.append(cast(Hashable, type(obj)))
+            self.entries.append(obj)
             return
         if id(obj) in self._seen:
             # The same object again: which one it is counts, as two parts may share a weight.
             self.entries.append(self._seen[id(obj)])
             return
         self._seen[id(obj)] = len(self._seen)
-        self.entries.append(type(obj))
+        self.entries.append(cast(Hashable, type(obj)))
         if isinstance(obj, Tensor):
             self.entries += (obj.shape, obj.dtype, obj.requires_grad)
             self.tensors.append(obj)

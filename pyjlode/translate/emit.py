@@ -20,9 +20,18 @@ class Output:
     view: View | None
 
 
+@dataclass(frozen=True)
+class Emitted:
+    """A Julia function: its source, the scratch memory it uses, and its steps in words."""
+
+    source: str
+    workspace: int
+    steps: tuple[str, ...]
+
+
 def emit_function(
     name: str, arguments: str, program: Program, outputs: Sequence[Output]
-) -> tuple[str, int]:
+) -> Emitted:
     """Write one function that computes some results of a program.
 
     Parameters
@@ -36,10 +45,7 @@ def emit_function(
 
     Returns
     -------
-    source : str
-        The Julia function.
-    workspace : int
-        How many elements of scratch memory ``w`` it uses.
+    Emitted
     """
     return _Emitter(program, outputs).emit(name, arguments)
 
@@ -51,7 +57,7 @@ class _Emitter:
         self.place: dict[Buffer, tuple[str, int]] = {b: (b.name, b.offset) for b in program.inputs}
         self.lines: list[str] = []
 
-    def emit(self, name: str, arguments: str) -> tuple[str, int]:
+    def emit(self, name: str, arguments: str) -> Emitted:
         operations: list[Operation] = live(
             self.program, [o.view for o in self.outputs if o.view is not None]
         )
@@ -71,7 +77,16 @@ class _Emitter:
             f"function {name}({arguments})\n    T = eltype(p)\n    t = T(time)\n"
             f"    @inbounds begin\n{body}\n    end\n    return nothing\nend\n"
         )
-        return source, workspace
+        return Emitted(source, workspace, tuple(self._describe(step) for step in steps))
+
+    def _describe(self, step: Step) -> str:
+        operations = step.operations if isinstance(step, Loop) else [step]
+        names = [self.program.origins.get(op, "copy").removeprefix("aten.") for op in operations]
+        if isinstance(step, Call):
+            return f"{step.function:<10} {step.out.shape}: {names[0]}"
+        kind = "reduce" if isinstance(step, Reduce) else "loop"
+        shape = step.arg.shape if isinstance(step, Reduce) else step.shape
+        return f"{kind:<10} {shape}: {', '.join(names)}"
 
     def _deliver(self, output: Output) -> list[Pointwise]:
         """Have a result computed in place where possible, else copied there at the end."""

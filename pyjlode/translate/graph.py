@@ -75,16 +75,23 @@ class GraphTranslator:
             return
         handler = TABLE.get(name) or in_place(name)
         if handler is None:
-            raise TraceError(f"Julia code for {name} is not in the table of operations")
+            raise TraceError(
+                f"Julia code for {name} is not in the table of operations", operation=name
+            )
         self._check_types(node, name)
         args = fx.map_arg(node.args, self._value)
         kwargs = fx.map_arg(node.kwargs, self._value)
+        before = len(self.program.operations)
         try:
             self.values[node] = handler(self.program, *args, **kwargs)
         except TraceError as error:
-            raise TraceError(f"{name}: {error}") from None
+            raise TraceError(f"{name}: {error}", operation=name) from None
         except (TypeError, KeyError, AttributeError) as error:
-            raise TraceError(f"{name} is used in a form that is not covered ({error})") from error
+            raise TraceError(
+                f"{name} is used in a form that is not covered ({error})", operation=name
+            ) from error
+        for op in self.program.operations[before:]:
+            self.program.origins[op] = name
 
     def _get_item(self, node: fx.Node) -> None:
         source, index = node.args
@@ -100,7 +107,8 @@ class GraphTranslator:
             return False
         assert isinstance(node.target, torch._ops.OpOverload)
         if torch.Tag.nondeterministic_seeded in node.target.tags:
-            raise TraceError(f"{_plain_name(node)} draws random numbers during the solve")
+            name = _plain_name(node)
+            raise TraceError(f"{name} draws random numbers during the solve", operation=name)
         fresh = self.program.mutates and not node.all_input_nodes
         if fresh and _is_float_or_bool(node.meta.get("val")):
             return False  # later operations may write into it
@@ -137,7 +145,8 @@ class GraphTranslator:
             if value.dtype in (torch.int32, torch.int64) and name in _COUNTING:
                 continue  # small counts and signs, exact as floating point numbers
             raise TraceError(
-                f"{name} makes a tensor of {value.dtype}, and the state is of {self.dtype}"
+                f"{name} makes a tensor of {value.dtype}, and the state is of {self.dtype}",
+                operation=name,
             )
 
 

@@ -72,11 +72,14 @@ class Program:
         In the order of the graph.
     inputs : dict of Buffer to str
         Buffers that the caller owns, and the Julia argument that holds each.
+    origins : dict of Operation to str
+        The ATen operation that each comes from.
     """
 
     mutates: bool = False
     operations: list[Operation] = field(default_factory=list)
     inputs: dict[Buffer, str] = field(default_factory=dict)
+    origins: dict[Operation, str] = field(default_factory=dict)
 
     def input(self, name: str, offset: int, shape: Sequence[int], kind: str = "f") -> View:
         """A tensor of the caller's: part of the argument ``name``, from ``offset``."""

@@ -6,7 +6,7 @@ scratch memory ``w``. Torch's row-major ``(B, D)`` and a flat vector are the sam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,8 +41,8 @@ class ModelSource:
         The tensors that ``c`` holds.
     depends_on_time : bool
         Whether the derivative with respect to time can differ from zero.
-    operations : tuple of str
-        The ATen operations of the graph, for reports.
+    steps : dict of str to tuple of str
+        For each function, its loops and calls in words, with the ATen operations in each.
     """
 
     code: str
@@ -51,7 +51,7 @@ class ModelSource:
     parameters: tuple[Tensor, ...]
     constants: tuple[Tensor, ...]
     depends_on_time: bool
-    operations: tuple[str, ...]
+    steps: Mapping[str, tuple[str, ...]]
 
 
 def translate(traced: Traced) -> ModelSource:
@@ -81,19 +81,18 @@ def translate(traced: Traced) -> ModelSource:
         end += tensor.numel()
         constants.append(tensor)
 
-    functions = []
-    for name, arguments, wanted in _functions(traced, outputs):
-        functions.append((name, *emit_function(name, arguments, program, wanted)))
+    functions = {
+        name: emit_function(name, arguments, program, wanted)
+        for name, arguments, wanted in _functions(traced, outputs)
+    }
     return ModelSource(
-        code="\n".join(source for _, source, _ in functions),
-        names=tuple(name for name, _, _ in functions),
-        workspace=max(size for _, _, size in functions),
+        code="\n".join(f.source for f in functions.values()),
+        names=tuple(functions),
+        workspace=max(f.workspace for f in functions.values()),
         parameters=traced.parameters,
         constants=tuple(constants),
         depends_on_time=traced.has_derivatives and outputs[1] is not None,
-        operations=tuple(
-            sorted({str(n.target) for n in traced.graph.graph.nodes if n.op == "call_function"})
-        ),
+        steps={name: f.steps for name, f in functions.items()},
     )
 
 
