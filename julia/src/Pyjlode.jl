@@ -14,6 +14,7 @@ using ADTypes: AutoFiniteDiff
 using DiffEqCallbacks: IntegrandValuesSum, IntegratingSumCallback
 using FunctionWrappers: FunctionWrapper
 using LinearAlgebra: BLAS, dot
+using LinearSolve: KLUFactorization
 using OrdinaryDiffEqCore: OrdinaryDiffEqCore
 using OrdinaryDiffEqLowOrderRK: BS3, DP5, Euler, Heun, Midpoint, RK4
 using OrdinaryDiffEqRosenbrock: Rodas4, Rodas5P, Rosenbrock23
@@ -24,12 +25,15 @@ using PythonCall: PythonCall, Py, PyArray
 using QuadGK: quadgk
 using SciMLBase: CallbackSet, ODEFunction, ODEProblem, SciMLBase, init, solve!, successful_retcode
 using SciMLLogging: SciMLLogging
+using SparseArrays: SparseMatrixCSC, nnz, nonzeros, nzrange, sparse
 using SciMLSensitivity: SciMLSensitivity, BacksolveAdjoint, GaussAdjoint, InterpolatingAdjoint,
     ODEAdjointProblem, QuadratureAdjoint, ZygoteVJP
 
 include("elementary.jl")
 include("matmul.jl")
+include("pattern.jl")
 include("model.jl")
+include("jacobian.jl")
 include("methods.jl")
 include("forward.jl")
 include("adjoint.jl")

@@ -113,7 +113,7 @@ function backward_trajectory(solved::Solved, sensealg, info)
     (; prob) = solved.solution
     settings = with_method(solved.settings, backward_method(solved.settings.method))
     dense = !(sensealg isa BacksolveAdjoint)
-    solution, reached = run_solver(prob, algorithm(settings.method), settings, solved.ts, dense)
+    solution, reached = run_solver(prob, algorithm(settings.method, prob), settings, solved.ts, dense)
     report!(info, solution, reached)
     info[1] == 1 || throw(BackwardFailure(string(solution.retcode), reached))
     return solution
@@ -134,7 +134,7 @@ const LAST_ONLY = (; save_everystep=false, save_start=false, save_end=true)
 function solve_adjoint(adjoint::Adjoint, problem; options...)
     (; settings, info) = adjoint
     span = abs(problem.tspan[2] - problem.tspan[1])
-    method = algorithm(backward_method(settings.method))
+    method = algorithm(backward_method(settings.method), problem)
     integrator = init(
         problem, method; keywords(settings, span)..., tstops=adjoint.ts, options...
     )
@@ -205,43 +205,13 @@ function adjoint_solve(adjoint::Adjoint, sensealg::QuadratureAdjoint)
     return solution.u[end], dp
 end
 
-# The adjoint equations are linear: λ' = -(∂f/∂u)ᵀ λ, and with the parameter gradients as further
-# states μ' = -(∂f/∂p)ᵀ λ. So their Jacobian is that of f at the interpolated state, exact, where a
-# finite difference would be a noisy one.
-struct AdjointJacobian{T,S} <: Function
-    model::Model{T}
-    trajectory::S
-    seed::Vector{T}
-    row::Vector{T}
-    row_p::Vector{T}
-end
-
-function (j::AdjointJacobian{T})(J, z, p, t) where {T}
-    n = j.model.states
-    y = j.trajectory(t)
-    fill!(J, zero(T))
-    for i in 1:n
-        j.seed[i] = one(T)
-        j.model.vjp(j.row, j.seed, y, p, t)
-        size(J, 1) > n && j.model.vjp_p(j.row_p, j.seed, y, p, t)
-        j.seed[i] = zero(T)
-        for k in 1:n
-            J[k, i] = -j.row[k]
-        end
-        for k in (n + 1):size(J, 1)
-            J[k, i] = -j.row_p[k - n]
-        end
-    end
-    return nothing
-end
-
 function with_jacobian(problem, adjoint::Adjoint{T}) where {T}
     is_implicit(adjoint.settings.method) || return problem
     n, m = adjoint.model.states, length(problem.u0)
     p = adjoint.trajectory.prob.p
-    jac = AdjointJacobian(adjoint.model, adjoint.trajectory, zeros(T, n), zeros(T, n), zero(p))
-    f = ODEFunction{true,SciMLBase.FullSpecialize}(
-        problem.f.f; jac, jac_prototype=zeros(T, m, m)
-    )
+    pattern = jacobian_pattern(adjoint.model)
+    jac = AdjointJacobian(Jacobian(adjoint.model, pattern), adjoint.trajectory, zero(p))
+    jac_prototype = m == n ? transposed(prototype(pattern, T, n)) : zeros(T, m, m)
+    f = ODEFunction{true,SciMLBase.FullSpecialize}(problem.f.f; jac, jac_prototype)
     return ODEProblem(f, problem.u0, problem.tspan, problem.p; problem.kwargs...)
 end

@@ -81,7 +81,7 @@ function forward(
     )
     # The gradients of implicit methods make a dense solution of their own.
     solution, reached = run_solver(
-        problem, algorithm(settings.method), settings, ts, dense && !implicit
+        problem, algorithm(settings.method, problem), settings, ts, dense && !implicit
     )
     report!(info, solution, reached)
     n = model.states

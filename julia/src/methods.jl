@@ -33,12 +33,13 @@ end
 
 is_implicit(method::String) = haskey(IMPLICIT, method) || haskey(ON_DEMAND, method)
 
-# Jacobians are supplied for the forward problem. The adjoint problem has none of its own for some
-# adjoints, and functions behind a FunctionWrapper take no dual numbers: finite differences of a
-# function that is linear in its argument.
-function algorithm(method::String)
-    is_implicit(method) && return IMPLICIT[method](; autodiff=AutoFiniteDiff())
-    return EXPLICIT[method]()
+# Jacobians are supplied, but for the backsolve adjoint's, whose equation is not linear: finite
+# differences there, as functions behind a FunctionWrapper take no dual numbers.
+function algorithm(method::String, problem=nothing)
+    is_implicit(method) || return EXPLICIT[method]()
+    sparse = problem !== nothing && problem.f.jac_prototype isa SparseMatrixCSC
+    sparse || return IMPLICIT[method](; autodiff=AutoFiniteDiff())
+    return IMPLICIT[method](; autodiff=AutoFiniteDiff(), linsolve=KLUFactorization())
 end
 
 # Gradients of an implicit method's solve come from Rodas5P, forward and backward. The adjoint of a

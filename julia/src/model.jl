@@ -13,21 +13,24 @@ const VectorJacobian{T} =
 The right-hand side of an ODE and its vector-Jacobian products, for states of element type `T`.
 
 # Fields
-- `value`, `vjp`, `vjp_p`, `vjp_t`: the functions; without derivatives the last three do nothing
+- `value`, `vjp`, `vjp_p`, `vjp_t`, `tgrad`: the functions; those that were not asked for do nothing
 - `states`, `parameters`: lengths of `u` and `p`
 - `has_derivatives`, `depends_on_time`: which of the functions can give anything but zero
 - `constants`: numbers that the functions read and that need no gradient
+- `pattern`: the sparsity of the Jacobian; `nothing` where it was not looked for
 """
 struct Model{T}
     value::RightHandSide{T}
     vjp::VectorJacobian{T}
     vjp_p::VectorJacobian{T}
     vjp_t::VectorJacobian{T}
+    tgrad::RightHandSide{T}
     states::Int
     parameters::Int
     has_derivatives::Bool
     depends_on_time::Bool
     constants::Vector{T}
+    pattern::Union{Nothing,Pattern}
 end
 
 # A generated function with the memory that it works in.
@@ -40,24 +43,27 @@ end
 (g::Generated)(out, v, u, p, t) = g.f(out, v, u, p, t, g.constants, g.workspace)
 
 no_derivative(out, v, u, p, t) = nothing
+no_derivative(du, u, p, t) = nothing
 
 """
-    generate(kind, source, states, parameters, constants, workspace, depends_on_time)
+    generate(kind, source, states, parameters, constants, workspace, depends_on_time, pattern)
 
 Compile the Julia source of a model. `kind` is `"float32"` or `"float64"`; `source` defines
-`value` and, where the model has derivatives, `vjp`, `vjp_p` and `vjp_t`; `constants` and
-`workspace` are lengths.
+`value`; where the model has derivatives, `vjp`, `vjp_p` and `vjp_t`; for implicit methods `tgrad`.
+`constants` and `workspace` are lengths.
 """
-function generate(kind, source, states, parameters, constants, workspace, depends_on_time)
+function generate(
+    kind, source, states, parameters, constants, workspace, depends_on_time, pattern
+)
     return generate(
         kind == "float32" ? Float32 : Float64, String(source), Int(states), Int(parameters),
-        Int(constants), Int(workspace), Bool(depends_on_time),
+        Int(constants), Int(workspace), Bool(depends_on_time), pattern,
     )
 end
 
 function generate(
     ::Type{T}, source::String, states::Int, parameters::Int, constants::Int, workspace::Int,
-    depends_on_time::Bool,
+    depends_on_time::Bool, pattern::Union{Nothing,Pattern}=nothing,
 ) where {T}
     c, w = zeros(T, constants), Vector{T}(undef, workspace)
     # Vectors of `Any`: each function is of a new type, for which a vector that narrows its
@@ -68,11 +74,12 @@ function generate(
         push!(functions, Generated(Core.eval(Pyjlode, anonymous(definition)), c, w))
     end
     has_derivatives = length(functions) > 1
-    has_derivatives || append!(functions, (no_derivative, no_derivative, no_derivative))
+    append!(functions, fill(no_derivative, 5 - length(functions)))
     return Model{T}(
         RightHandSide{T}(functions[1]), VectorJacobian{T}(functions[2]),
         VectorJacobian{T}(functions[3]), VectorJacobian{T}(functions[4]),
-        states, parameters, has_derivatives, depends_on_time, c,
+        RightHandSide{T}(functions[5]),
+        states, parameters, has_derivatives, depends_on_time, c, pattern,
     )
 end
 
@@ -121,48 +128,11 @@ function ode_function(model::Model{T}, implicit::Bool) where {T}
     value = OnVectors{T}(model.value)
     vjp, vjp_p = OnVectors{T}(model.vjp), OnVectors{T}(model.vjp_p)
     implicit || return ODEFunction{true,SciMLBase.FullSpecialize}(value; vjp, vjp_p)
-    n = model.states
+    pattern = jacobian_pattern(model)
     return ODEFunction{true,SciMLBase.FullSpecialize}(
-        value; vjp, vjp_p, jac=Jacobian(model), tgrad=TimeGradient(model),
-        jac_prototype=zeros(T, n, n),
+        value; vjp, vjp_p, jac=Jacobian(model, pattern), tgrad=OnVectors{T}(model.tgrad),
+        jac_prototype=prototype(pattern, T, model.states),
     )
-end
-
-# The Jacobian row by row from the vector-Jacobian product: exact, and n products.
-struct Jacobian{T} <: Function
-    model::Model{T}
-    seed::Vector{T}
-    row::Vector{T}
-end
-Jacobian(m::Model{T}) where {T} = Jacobian{T}(m, zeros(T, m.states), zeros(T, m.states))
-
-function (j::Jacobian{T})(J, u, p, t) where {T}
-    for i in eachindex(j.seed)
-        j.seed[i] = one(T)
-        j.model.vjp(j.row, j.seed, u, p, t)
-        j.seed[i] = zero(T)
-        J[i, :] .= j.row
-    end
-    return nothing
-end
-
-struct TimeGradient{T} <: Function
-    model::Model{T}
-    seed::Vector{T}
-    value::Vector{T}
-end
-TimeGradient(m::Model{T}) where {T} = TimeGradient{T}(m, zeros(T, m.states), zeros(T, 1))
-
-function (g::TimeGradient{T})(dT, u, p, t) where {T}
-    fill!(dT, zero(T))
-    g.model.depends_on_time || return nothing
-    for i in eachindex(g.seed)
-        g.seed[i] = one(T)
-        g.model.vjp_t(g.value, g.seed, u, p, t)
-        g.seed[i] = zero(T)
-        dT[i] = g.value[1]
-    end
-    return nothing
 end
 
 "Versions of Julia and of the packages that solve."

@@ -4,5 +4,6 @@ using Test
 @testset "Pyjlode" begin
     include("elementary.jl")
     include("matmul.jl")
+    include("pattern.jl")
     include("solve.jl")
 end

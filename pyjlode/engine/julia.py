@@ -23,7 +23,7 @@ from ..sensealg import (
     QuadratureAdjoint,
     SensitivityAlgorithm,
 )
-from .models import Model, ModelCache
+from .models import Model, ModelCache, Wanted
 
 _MAX_STEPS = 100_000
 
@@ -75,7 +75,8 @@ class JuliaEngine:
         if implicit:
             self.module.load(method)
         # With gradients enabled one is likely needed; which tensors func uses, the trace says.
-        model = self.models.get(problem, derivatives=implicit or torch.is_grad_enabled())
+        wanted = Wanted.GRADIENTS if torch.is_grad_enabled() else Wanted.VALUES
+        model = self.models.get(problem, wanted=Wanted.JACOBIAN if implicit else wanted)
         inputs = (problem.y0, problem.t, *model.parameters)
         differentiate = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
         solve = _Solve(self.module, model, problem, method, sensealg, stats)

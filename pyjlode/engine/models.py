@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from typing import Any
 
 import torch
@@ -18,8 +19,17 @@ from ..trace.capture import trace
 from ..trace.fingerprint import Structure, fingerprint, ignore_own_changes
 from ..trace.leaves import gradient_leaves
 from ..trace.locate import reason
-from ..translate import translate
+from ..translate import ModelSource, translate
 from .callback import Callback
+
+
+class Wanted(IntEnum):
+    """What a solve needs of a function beside its values; each includes the one before."""
+
+    VALUES = 0
+    GRADIENTS = 1
+    JACOBIAN = 2
+
 
 _CAPACITY = 128
 _KINDS = {torch.float32: "float32", torch.float64: "float64"}
@@ -97,15 +107,15 @@ class ModelCache:
         self._entries: OrderedDict[Any, _Entry] = OrderedDict()
         self._warned: set[str] = set()
 
-    def get(self, problem: Problem, *, derivatives: bool) -> Model:
-        """The model of a problem's function, with derivatives if they are asked for."""
+    def get(self, problem: Problem, *, wanted: Wanted) -> Model:
+        """The model of a problem's function, with at least the derivatives that are wanted."""
         structure = fingerprint(problem.owner)
-        for with_derivatives in (True,) if derivatives else (True, False):
-            key = self._key(structure, problem, with_derivatives)
-            if key in self._entries:
+        for enough in Wanted:
+            key = self._key(structure, problem, enough)
+            if enough >= wanted and key in self._entries:
                 self._entries.move_to_end(key)
                 return self._entries[key].bind(structure.tensors) or self._callback(problem)
-        model = self._make(problem, derivatives)
+        model = self._make(problem, wanted)
         after = fingerprint(problem.owner)
         if ignore_own_changes(structure, after):
             after = fingerprint(problem.owner)
@@ -115,9 +125,9 @@ class ModelCache:
             for tensors in (model.parameters, model.constants)
         ]
         traced = None if model.callback else replace(model, parameters=(), constants=())
-        self._entries[self._key(after, problem, derivatives or model.callback is not None)] = (
-            _Entry(traced, places[0], places[1], problem.owner)
-        )
+        has = wanted if model.callback is None else Wanted.JACOBIAN
+        entry = _Entry(traced, places[0], places[1], problem.owner)
+        self._entries[self._key(after, problem, has)] = entry
         if len(self._entries) > _CAPACITY:
             self._entries.popitem(last=False)
         return model
@@ -130,13 +140,13 @@ class ModelCache:
         self._entries.clear()
         self._warned.clear()
 
-    def _key(self, structure: Structure, problem: Problem, derivatives: bool) -> Any:
+    def _key(self, structure: Structure, problem: Problem, wanted: Wanted) -> Any:
         y0 = problem.y0
-        return (structure.key, problem.key, y0.shape, y0.dtype, derivatives)
+        return (structure.key, problem.key, y0.shape, y0.dtype, wanted)
 
-    def _make(self, problem: Problem, derivatives: bool) -> Model:
+    def _make(self, problem: Problem, wanted: Wanted) -> Model:
         try:
-            model = self._compile(problem, derivatives)
+            model = self._compile(problem, wanted)
             self._verify(problem, model)
         except TraceError as error:
             # A function that fails on plain tensors fails for the user's own reasons: say those.
@@ -146,8 +156,13 @@ class ModelCache:
             return self._callback(problem)
         return model
 
-    def _compile(self, problem: Problem, derivatives: bool) -> Model:
-        traced = trace(problem.func, problem.y0, derivatives=derivatives)
+    def _compile(self, problem: Problem, wanted: Wanted) -> Model:
+        traced = trace(
+            problem.func,
+            problem.y0,
+            derivatives=wanted >= Wanted.GRADIENTS,
+            jacobian=wanted >= Wanted.JACOBIAN,
+        )
         source = translate(traced)
         handle = self.module.generate(
             _KINDS[traced.dtype],
@@ -157,6 +172,7 @@ class ModelCache:
             sum(c.numel() for c in source.constants),
             source.workspace,
             source.depends_on_time,
+            self._pattern(source),
         )
         return Model(
             handle,
@@ -165,6 +181,12 @@ class ModelCache:
             self.module.set_constants_b,
             traced.dtype,
         )
+
+    def _pattern(self, source: ModelSource) -> Any:
+        found = source.pattern
+        if found is None:
+            return None
+        return self.module.compressed_pattern(found.colptr, found.rowval, found.colors)
 
     def _verify(self, problem: Problem, model: Model) -> None:
         """Compare the generated code with the function itself, once.

@@ -31,7 +31,7 @@ class Traced:
     ----------
     graph : torch.fx.GraphModule
         Placeholders ``t_1, y_1, v_1``; outputs ``(value,)`` or, with derivatives, ``(value,
-        v·df/dt, v·df/dy, v·df/dp...)``.
+        v·df/dt, v·df/dy, v·df/dp..., df/dt)``, the last for implicit methods.
     shape : torch.Size
         Of the state.
     dtype : torch.dtype
@@ -41,6 +41,8 @@ class Traced:
     constants : tuple of torch.Tensor
         The other tensors from outside.
     has_derivatives : bool
+    has_jacobian : bool
+        Whether ``df/dt`` is among the outputs, for methods that need Jacobians.
     """
 
     graph: fx.GraphModule
@@ -49,6 +51,7 @@ class Traced:
     parameters: tuple[Tensor, ...]
     constants: tuple[Tensor, ...]
     has_derivatives: bool
+    has_jacobian: bool = False
 
 
 @functools.cache
@@ -89,7 +92,7 @@ def _reason(error: Exception) -> str:
     return f"torch could not trace it ({name}: {lines[0] if lines else ''})"
 
 
-def trace(func: Dynamics, example: Tensor, *, derivatives: bool) -> Traced:
+def trace(func: Dynamics, example: Tensor, *, derivatives: bool, jacobian: bool = False) -> Traced:
     """Trace ``func(t, y)`` for states like ``example``.
 
     Parameters
@@ -100,6 +103,8 @@ def trace(func: Dynamics, example: Tensor, *, derivatives: bool) -> Traced:
         Its shape and dtype count; its values don't.
     derivatives : bool
         Whether to trace the vector-Jacobian product as well.
+    jacobian : bool, optional
+        With derivatives: whether to trace ``df/dt`` too.
 
     Returns
     -------
@@ -132,21 +137,33 @@ def trace(func: Dynamics, example: Tensor, *, derivatives: bool) -> Traced:
     if derivatives:
 
         def joint(t: Tensor, y: Tensor, v: Tensor) -> tuple[Tensor | None, ...]:
-            t = t.detach().requires_grad_()
-            y = y.detach().requires_grad_()
+            t, y, v = (x.detach().requires_grad_() for x in (t, y, v))
             with torch.enable_grad():
                 out = func(t, y)
             if not out.requires_grad:
-                return (out, *[None] * (2 + len(parameters)))
-            gradients = torch.autograd.grad(out, [t, y, *parameters], v, allow_unused=True)
-            return (out.detach(), *gradients)
+                return (out, *[None] * (2 + jacobian + len(parameters)))
+            gradients = torch.autograd.grad(
+                out, [t, y, *parameters], v, allow_unused=True, create_graph=jacobian
+            )
+            found = [None if g is None else g.detach() for g in gradients]
+            if jacobian:
+                found.append(_time_gradient(gradients[0], v))
+            return (out.detach(), *found)
 
         graph = _make_graph(joint, t, y, torch.zeros_like(y))
     constants = tuple(x for x in _outside_tensors(graph) if not x.requires_grad)
     for x in (*parameters, *constants):
         if x.dtype not in (y.dtype, torch.bool):
             raise TraceError(f"it uses a tensor of {x.dtype}, and the state is of {y.dtype}")
-    return Traced(graph, y.shape, y.dtype, parameters, constants, derivatives)
+    return Traced(graph, y.shape, y.dtype, parameters, constants, derivatives, jacobian)
+
+
+def _time_gradient(product: Tensor | None, v: Tensor) -> Tensor | None:
+    """``df/dt`` from ``v·df/dt``, which is linear in ``v``."""
+    if product is None or not product.requires_grad:
+        return None
+    (gradient,) = torch.autograd.grad(product, [v], allow_unused=True)
+    return gradient
 
 
 def _outside_tensors(graph: fx.GraphModule) -> list[Tensor]:

@@ -17,6 +17,7 @@ from .emit import Output, emit_function
 from .graph import GraphTranslator
 from .layout import View
 from .program import Program
+from .sparsity import Pattern, jacobian_pattern
 
 if TYPE_CHECKING:
     from ..trace.capture import Traced
@@ -30,7 +31,8 @@ class ModelSource:
     ----------
     code : str
         Julia functions ``value(du, u, p, time, c, w)`` and, where the graph has derivatives,
-        ``vjp(g, v, u, p, time, c, w)``, ``vjp_p(...)`` and ``dt(...)``.
+        ``vjp(g, v, u, p, time, c, w)``, ``vjp_p(...)`` and ``vjp_t(...)``; for implicit methods
+        ``tgrad(du, u, p, time, c, w)`` too.
     names : tuple of str
         The functions in ``code``.
     workspace : int
@@ -41,6 +43,8 @@ class ModelSource:
         The tensors that ``c`` holds.
     depends_on_time : bool
         Whether the derivative with respect to time can differ from zero.
+    pattern : Pattern or None
+        Of the Jacobian, for implicit methods.
     steps : dict of str to tuple of str
         For each function, its loops and calls in words, with the ATen operations in each.
     """
@@ -51,6 +55,7 @@ class ModelSource:
     parameters: tuple[Tensor, ...]
     constants: tuple[Tensor, ...]
     depends_on_time: bool
+    pattern: Pattern | None
     steps: Mapping[str, tuple[str, ...]]
 
 
@@ -92,6 +97,7 @@ def translate(traced: Traced) -> ModelSource:
         parameters=traced.parameters,
         constants=tuple(constants),
         depends_on_time=traced.has_derivatives and outputs[1] is not None,
+        pattern=_pattern(traced, program, outputs[0]),
         steps={name: f.steps for name, f in functions.items()},
     )
 
@@ -105,6 +111,10 @@ def _place(program: Program, name: str, tensors: Sequence[Tensor], views: dict[i
     return offset
 
 
+def _pattern(traced: Traced, program: Program, value: View) -> Pattern | None:
+    return jacobian_pattern(program, value, traced.shape.numel()) if traced.has_jacobian else None
+
+
 def _functions(
     traced: Traced, outputs: Sequence[View | None]
 ) -> list[tuple[str, str, list[Output]]]:
@@ -116,9 +126,12 @@ def _functions(
     arguments = "g, v, u, p, time, c, w"
     functions.append(("vjp", arguments, [Output("g", 0, n, outputs[2])]))
     gradients, offset = [], 0
-    for tensor, view in zip(traced.parameters, outputs[3:], strict=True):
+    end = 3 + len(traced.parameters)
+    for tensor, view in zip(traced.parameters, outputs[3:end], strict=True):
         gradients.append(Output("g", offset, tensor.numel(), view))
         offset += tensor.numel()
     functions.append(("vjp_p", arguments, gradients))
     functions.append(("vjp_t", arguments, [Output("g", 0, 1, outputs[1])]))
+    if traced.has_jacobian:
+        functions.append(("tgrad", "du, u, p, time, c, w", [Output("du", 0, n, outputs[end])]))
     return functions

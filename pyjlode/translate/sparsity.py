@@ -1,0 +1,148 @@
+"""Which elements of the Jacobian can differ from zero, and how few products show them all.
+
+The pattern follows from the program alone: for every element of every buffer, the set of elements
+of the state that it can depend on, as a row of bits. It holds at every state and time, where a
+pattern found by trying values would miss what is zero at those values only.
+
+References
+----------
+Curtis, Powell and Reid, On the estimation of sparse Jacobian matrices, 1974.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .layout import Buffer, View
+from .program import Call, Operation, Pointwise, Program, Reduce
+from .schedule import live
+
+Bits = NDArray[np.uint8]
+
+# Bits of one buffer; above it the pattern would cost more than it saves.
+_LARGEST = 1 << 31
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A sparsity pattern in compressed columns, its diagonal included, and a colouring of its rows.
+
+    Attributes
+    ----------
+    colptr, rowval : numpy.ndarray of int64
+        Column ``j`` has the rows ``rowval[colptr[j]:colptr[j + 1]]``, counted from zero.
+    colors : numpy.ndarray of int64
+        For each row, the number of its colour, from zero. Rows of one colour share no column, so
+        one vector-Jacobian product shows all of them.
+    """
+
+    colptr: NDArray[np.int64]
+    rowval: NDArray[np.int64]
+    colors: NDArray[np.int64]
+
+
+def jacobian_pattern(program: Program, value: View, states: int) -> Pattern | None:
+    """The pattern of ``d value / d u``, or None where it is too large to be found.
+
+    Parameters
+    ----------
+    program : Program
+    value : View
+        The right-hand side's result.
+    states : int
+        The length of the state ``u``.
+    """
+    finder = _Finder(program, states)
+    operations = live(program, [value])
+    sizes = [op.out.buffer.size for op in operations if op.out.buffer is not None]
+    if max([states, *sizes]) * states > _LARGEST:
+        return None
+    for op in operations:
+        finder.follow(op)
+    rows = np.unpackbits(finder.bits(value), axis=1, count=states).astype(bool)
+    np.fill_diagonal(rows, True)
+    columns, rowval = np.nonzero(rows.T)
+    colptr = np.searchsorted(columns, np.arange(states + 1))
+    return Pattern(colptr.astype(np.int64), rowval.astype(np.int64), _color(rows))
+
+
+def _color(rows: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Greedily: each row gets the first colour none of whose rows shares a column with it."""
+    packed = np.packbits(rows, axis=1)
+    taken = np.zeros((0, packed.shape[1]), dtype=np.uint8)
+    colors = np.zeros(len(rows), dtype=np.int64)
+    for i, row in enumerate(packed):
+        free = np.flatnonzero(~np.any(taken & row, axis=1))
+        if not len(free):
+            taken = np.vstack([taken, np.zeros_like(row)])
+        color = free[0] if len(free) else len(taken) - 1
+        taken[color] |= row
+        colors[i] = color
+    return colors
+
+
+class _Finder:
+    def __init__(self, program: Program, states: int) -> None:
+        self.width = (states + 7) // 8
+        self.known: dict[Buffer, Bits] = {}
+        for buffer, name in program.inputs.items():
+            if name == "u":
+                self.known[buffer] = np.packbits(np.eye(states, dtype=bool), axis=1)
+
+    def bits(self, view: View) -> Bits:
+        """For each element of a view, in row-major order, what it depends on."""
+        known = self.known.get(view.buffer) if view.buffer is not None else None
+        if known is None or view.kind == "b":
+            # Inputs but the state, literals, and truth values, which have no derivative.
+            return np.zeros((prod(view.shape), self.width), dtype=np.uint8)
+        return known[_positions(view)]
+
+    def follow(self, op: Operation) -> None:
+        target = op.out.buffer
+        assert target is not None
+        result = self._result(op)
+        if target not in self.known:
+            self.known[target] = np.zeros((target.size, self.width), dtype=np.uint8)
+        self.known[target][_positions(op.out)] = result
+
+    def _result(self, op: Operation) -> Bits:
+        if isinstance(op, Pointwise):
+            result = np.zeros((prod(op.out.shape), self.width), dtype=np.uint8)
+            for arg in op.args:
+                result |= self.bits(arg)
+            return result
+        if isinstance(op, Reduce):
+            bits = self.bits(op.arg).reshape(*op.arg.shape, self.width)
+            return np.bitwise_or.reduce(bits, axis=op.dims).reshape(-1, self.width)
+        return CALLS.get(op.function, _everything)(self, op)
+
+
+def _positions(view: View) -> NDArray[np.int64]:
+    positions = np.full((), view.offset, dtype=np.int64)
+    for n, s in zip(view.shape, view.strides, strict=True):
+        positions = positions[..., None] + s * np.arange(n)
+    return positions.reshape(-1)
+
+
+def _everything(finder: _Finder, op: Call) -> Bits:
+    """Of a routine that is not known here, each element may depend on all arguments."""
+    union = np.zeros((1, finder.width), dtype=np.uint8)
+    for arg in op.args:
+        union |= np.bitwise_or.reduce(finder.bits(arg), axis=0, keepdims=True)
+    return np.repeat(union, prod(op.out.shape), axis=0)
+
+
+def _matmul(finder: _Finder, op: Call) -> Bits:
+    x, y = (finder.bits(a).reshape(-1, *a.shape[-2:], finder.width) for a in op.args)
+    rows = np.bitwise_or.reduce(x, axis=2)[:, :, None, :]
+    columns = np.bitwise_or.reduce(y, axis=1)[:, None, :, :]
+    return (rows | columns).reshape(-1, finder.width)
+
+
+# What the compiled routines of julia/src make of their arguments.
+CALLS: dict[str, Callable[[_Finder, Call], Bits]] = {"matmul!": _matmul}
