@@ -145,7 +145,7 @@ def trace(func: Dynamics, example: Tensor, *, derivatives: bool, jacobian: bool 
             gradients = torch.autograd.grad(
                 out, [t, y, *parameters], v, allow_unused=True, create_graph=jacobian
             )
-            found = [None if g is None else g.detach() for g in gradients]
+            found: list[Tensor | None] = [None if g is None else g.detach() for g in gradients]
             if jacobian:
                 found.append(_time_gradient(gradients[0], v))
             return (out.detach(), *found)
