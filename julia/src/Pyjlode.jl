@@ -22,7 +22,8 @@ using OrdinaryDiffEqVerner: Vern6, Vern7, Vern8, Vern9
 using PrecompileTools: @compile_workload, @setup_workload
 using PythonCall: PythonCall, Py, PyArray
 using QuadGK: quadgk
-using SciMLBase: CallbackSet, ODEFunction, ODEProblem, SciMLBase, init, solve!, successful_retcode
+using SciMLBase: CallbackSet, DiscreteCallback, ODEFunction, ODEProblem, SciMLBase, init, solve!,
+    step!, successful_retcode
 using SciMLLogging: SciMLLogging
 using SciMLSensitivity: SciMLSensitivity, BacksolveAdjoint, GaussAdjoint, InterpolatingAdjoint,
     ODEAdjointProblem, QuadratureAdjoint, ZygoteVJP
@@ -31,8 +32,11 @@ include("elementary.jl")
 include("matmul.jl")
 include("model.jl")
 include("methods.jl")
+include("tableaus.jl")
+include("tape.jl")
 include("forward.jl")
 include("adjoint.jl")
+include("discrete.jl")
 include("callback.jl")
 include("workload.jl")
 

@@ -5,4 +5,5 @@ using Test
     include("elementary.jl")
     include("matmul.jl")
     include("solve.jl")
+    include("discrete.jl")
 end
