@@ -27,8 +27,8 @@ class SensitivityAlgorithm:
 class GaussAdjoint(SensitivityAlgorithm):
     """The adjoint solved backwards, parameter gradients by Gauss quadrature over its steps.
 
-    It reads the interpolated forward solution. The Julia engine's default. For an implicit method
-    the forward solution that it reads and the adjoint are Rodas5P's, at the same tolerances,
+    It reads the interpolated forward solution. The Julia engine's default for implicit methods:
+    there the forward solution that it reads and the adjoint are Rodas5P's, at the same tolerances,
     whichever implicit method solved forward: its interpolation holds for stiff problems.
 
     Parameters
@@ -84,7 +84,41 @@ class BacksolveAdjoint(SensitivityAlgorithm):
 
 @dataclass(frozen=True)
 class DiscreteAdjoint(SensitivityAlgorithm):
-    """Reverse mode through the solver's own steps. The torch engine's default."""
+    """Reverse mode through the steps that the solver took: the gradient of the computed numbers.
+
+    It is exact to rounding, at any tolerance, where the continuous adjoints are as near as theirs
+    allow; and it does not start anew at save points. Both engines' default for explicit methods;
+    the Julia engine has it for all of those. The lengths of adaptive steps count as constants,
+    those of fixed steps move with the times ``t``.
+
+    Parameters
+    ----------
+    checkpoints : int, optional
+        Keep at most so many states of the solve (Julia engine), and compute the steps between
+        them again: the memory is that of the states and of the stages of one part, the time that
+        of a second forward solve. By default every step's stages are kept, or where they would
+        take more than 1 GiB, every step's state.
+
+    References
+    ----------
+    Hager, Runge-Kutta methods in optimal control and the transformed adjoint system, 2000.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from pyjlode import odeint
+    >>> y0 = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    >>> y = odeint(lambda t, y: -y, y0, [0.0, 0.5], method="euler", sensealg=DiscreteAdjoint())
+    >>> y[-1].backward()
+    >>> float(y0.grad)  # of one Euler step, not of the exponential function
+    0.5
+    """
+
+    checkpoints: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.checkpoints is not None and self.checkpoints < 1:
+            raise ValueError(f"checkpoints must be at least 1, not {self.checkpoints}.")
 
 
 ALGORITHMS: dict[str, type[SensitivityAlgorithm]] = {

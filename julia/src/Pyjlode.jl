@@ -23,7 +23,8 @@ using OrdinaryDiffEqVerner: Vern6, Vern7, Vern8, Vern9
 using PrecompileTools: @compile_workload, @setup_workload
 using PythonCall: PythonCall, Py, PyArray
 using QuadGK: quadgk
-using SciMLBase: CallbackSet, ODEFunction, ODEProblem, SciMLBase, init, solve!, successful_retcode
+using SciMLBase: CallbackSet, DiscreteCallback, ODEFunction, ODEProblem, SciMLBase, init, solve!,
+    step!, successful_retcode
 using SciMLLogging: SciMLLogging
 using SparseArrays: SparseMatrixCSC, nnz, nonzeros, nzrange, sparse
 using SciMLSensitivity: SciMLSensitivity, BacksolveAdjoint, GaussAdjoint, InterpolatingAdjoint,
@@ -35,8 +36,11 @@ include("pattern.jl")
 include("model.jl")
 include("jacobian.jl")
 include("methods.jl")
+include("tableaus.jl")
+include("tape.jl")
 include("forward.jl")
 include("adjoint.jl")
+include("discrete.jl")
 include("callback.jl")
 include("workload.jl")
 

@@ -16,9 +16,10 @@ end
     sensitivity(name, rtol, atol, checkpointing)
 
 A sensitivity algorithm by its short name. All use the supplied vector-Jacobian product:
-`ZygoteVJP()` is the choice that goes straight to it, without probing other tools.
+`ZygoteVJP()` is SciMLSensitivity's choice that goes straight to it, without probing other tools.
 """
 function sensitivity(name, rtol, atol, checkpointing)
+    name == "discrete" && return DiscreteAdjoint()
     autojacvec = ZygoteVJP()
     name == "gauss" && return GaussAdjoint(; autojacvec, checkpointing=Bool(checkpointing))
     name == "interpolating" &&

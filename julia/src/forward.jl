@@ -22,7 +22,7 @@ end
     Solved{T}
 
 A forward solve, with what its gradient needs: the model, the parameters and constants at the time
-of the solve, the settings and SciML's solution.
+of the solve, the settings, SciML's solution, and for the discrete adjoint the steps.
 """
 struct Solved{T,S}
     model::Model{T}
@@ -31,6 +31,7 @@ struct Solved{T,S}
     ts::Vector{Float64}
     settings::Settings
     solution::S
+    tape::Union{Nothing,Tape{T}}
 end
 
 function with_method(s::Settings, method::String)
@@ -51,19 +52,21 @@ function keywords(s::Settings, span::Float64)
 end
 
 """
-    forward(model, settings, u0, p, ts, out, info, dense) -> Solved
+    forward(model, settings, u0, p, ts, out, info, keep, checkpoints) -> Solved
 
 Solve from `ts[1]` to `ts[end]` and write the states at `ts`, one after the other, into `out`.
 `info` gets 1 for success, the time reached, and the counts of right-hand-side evaluations,
-Jacobians, accepted and rejected steps. `dense` keeps all steps, for the adjoints that interpolate.
+Jacobians, accepted and rejected steps. `keep` says what the gradient will need: `"nothing"`,
+`"dense"` output, for the adjoints that interpolate, or the `"steps"`, for the discrete one, which
+keeps at most `checkpoints` states of them, or all if that is 0.
 """
 function forward(
     model::Model{T}, settings::Settings, u0::PyArray{T}, p::PyArray{T}, ts::PyArray{Float64},
-    out::PyArray{T}, info::PyArray{Float64}, dense::Bool,
+    out::PyArray{T}, info::PyArray{Float64}, keep::String, checkpoints::Int,
 ) where {T}
     return forward(
         model, settings, copy(plain(u0)), copy(plain(p)), copy(plain(ts)), plain(out),
-        plain(info), dense,
+        plain(info), keep, checkpoints,
     )
 end
 
@@ -72,10 +75,22 @@ plain(x::PyArray{T,1}) where {T} = unsafe_wrap(Vector{T}, pointer(x), length(x))
 
 function forward(
     model::Model{T}, settings::Settings, u0::Vector{T}, p::Vector{T}, ts::Vector{Float64},
-    out::Vector{T}, info::Vector{Float64}, dense::Bool,
+    out::Vector{T}, info::Vector{Float64}, keep::String, checkpoints::Int=0,
 ) where {T}
-    implicit = is_implicit(settings.method)
     isempty(p) && (p = zeros(T, 1)) # the adjoints want at least one parameter
+    solution, reached, tape = if keep == "steps"
+        record(model, settings, u0, p, ts, out, checkpoints)
+    else
+        save(model, settings, u0, p, ts, out, keep == "dense")
+    end
+    report!(info, solution, reached)
+    info[1] == 1 && !all(isfinite, out) && (info[1] = 0)
+    return Solved(model, p, copy(model.constants), ts, settings, solution, tape)
+end
+
+# A solve of which SciML keeps the save points, or all for dense output.
+function save(model, settings, u0, p, ts, out, dense)
+    implicit = is_implicit(settings.method)
     problem = ODEProblem{true,SciMLBase.FullSpecialize}(
         ode_function(model, implicit), u0, (ts[1], ts[end]), p
     )
@@ -83,16 +98,35 @@ function forward(
     solution, reached = run_solver(
         problem, algorithm(settings.method, problem), settings, ts, dense && !implicit
     )
-    report!(info, solution, reached)
-    n = model.states
-    if info[1] == 1
+    if successful_retcode(solution)
         for i in eachindex(ts)
-            copyto!(out, (i - 1) * n + 1, state_at(solution, ts, i), 1, n)
+            copyto!(
+                out, (i - 1) * model.states + 1, state_at(solution, ts, i), 1, model.states
+            )
         end
-        all(isfinite, out) || (info[1] = 0)
     end
-    return Solved(model, p, copy(model.constants), ts, settings, solution)
+    return solution, reached, nothing
 end
+
+# A solve whose steps are noted on a tape.
+function record(model::Model{T}, settings, u0, p, ts, out, checkpoints) where {T}
+    tape = Tape(model, p, tableau(settings.method, !settings.fixed), checkpoints)
+    problem = ODEProblem{true,SciMLBase.FullSpecialize}(
+        ODEFunction{true,SciMLBase.FullSpecialize}(Taped(tape)), u0, (ts[1], ts[end]), p
+    )
+    copyto!(out, u0)
+    recorder = DiscreteCallback(
+        always, Recorder(tape, ts, out, similar(u0)); save_positions=(false, false)
+    )
+    integrator = init(
+        problem, algorithm(settings.method); solver_options(settings, ts)..., callback=recorder,
+        dense=false, save_everystep=false, save_start=false, save_end=false,
+    )
+    tape.count = 0 # the choice of the first step evaluates too
+    return solve!(integrator), Float64(integrator.t), tape
+end
+
+always(u, t, integrator) = true
 
 # A solve that keeps only the save points has no interpolation to ask.
 function state_at(solution, ts, i)
@@ -102,16 +136,19 @@ end
 
 # The solution, and the time that the solve reached, which a failed solve does not save.
 function run_solver(problem, method, settings, ts, dense)
-    span = maximum(abs, diff(ts); init=0.0)
-    options = keywords(settings, span)
-    # A fixed-step method steps onto every save point, as torchdiffeq's do.
-    settings.fixed && (options = (; options..., tstops=ts))
+    options = solver_options(settings, ts)
     integrator = if dense
         init(problem, method; options..., dense=true, save_everystep=true)
     else
         init(problem, method; options..., saveat=ts, dense=false, save_everystep=false)
     end
     return solve!(integrator), Float64(integrator.t)
+end
+
+function solver_options(settings::Settings, ts)
+    options = keywords(settings, maximum(abs, diff(ts); init=0.0))
+    # A fixed-step method steps onto every save point, as torchdiffeq's do.
+    return settings.fixed ? (; options..., tstops=ts) : options
 end
 
 function report!(info::Vector{Float64}, solution, reached)

@@ -32,9 +32,10 @@ function exercise(::Type{T}, method, sensitivities) where {T}
     settings = Settings(method, 1e-3, 1e-3, 10_000, 0.0, false, 0.0, 0.0)
     u0, p, ts = T[1, 2], T[-1], [0.0, 0.5, 1.0]
     out, info = zeros(T, 6), zeros(8)
-    forward(model, settings, u0, p, ts, out, info, false)
+    forward(model, settings, u0, p, ts, out, info, "nothing")
     for name in sensitivities
-        solved = forward(model, settings, u0, p, ts, out, info, name != "backsolve")
+        keep = get(Dict("backsolve" => "nothing", "discrete" => "steps"), name, "dense")
+        solved = forward(model, settings, u0, p, ts, out, info, keep)
         sensealg = sensitivity(name, 1e-3, 1e-3, false)
         backward(
             solved, sensealg, settings, ones(T, 6), zeros(T, 2), zeros(T, 1), zeros(T, 3), info
@@ -43,7 +44,12 @@ function exercise(::Type{T}, method, sensitivities) where {T}
     return nothing
 end
 
-const SENSITIVITIES = ("gauss", "interpolating", "quadrature", "backsolve")
+const SENSITIVITIES = ("discrete", "gauss", "interpolating", "quadrature", "backsolve")
+
+for method in keys(EXPLICIT), adaptive in (true, false)
+    method == "Euler" && adaptive && continue # it has no error estimate
+    tableau(method, adaptive)
+end
 
 @setup_workload begin
     @compile_workload begin
@@ -58,7 +64,7 @@ end
 const NumpyVector{T} = PyArray{T,1,true,true,T}
 for T in (Float64, Float32)
     V, W = NumpyVector{T}, NumpyVector{Float64}
-    precompile(forward, (Model{T}, Settings, V, V, W, V, W, Bool))
+    precompile(forward, (Model{T}, Settings, V, V, W, V, W, String, Int))
     precompile(set_constants!, (Model{T}, V))
     precompile(evaluate, (Model{T}, V, V, V, Float64))
 end

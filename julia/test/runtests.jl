@@ -6,4 +6,5 @@ using Test
     include("matmul.jl")
     include("pattern.jl")
     include("solve.jl")
+    include("discrete.jl")
 end

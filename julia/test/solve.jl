@@ -27,9 +27,9 @@ const TS = [0.1, 0.5, 1.2]
 settings(method; tolerance=1e-10, maxiters=100_000) =
     Settings(method, tolerance, tolerance, maxiters, 0.0, false, 0.0, 0.0)
 
-function states(model, method, u0, p, ts)
+function states(model, method, u0, p, ts, keep="dense")
     out, info = zeros(2 * length(ts)), zeros(8)
-    solved = forward(model, settings(method), u0, p, ts, out, info, true)
+    solved = forward(model, settings(method), u0, p, ts, out, info, keep)
     return out, info, solved
 end
 
@@ -59,7 +59,8 @@ end
     @testset "$method with $name" for (method, names) in
         (("Tsit5", SENSITIVITIES), ("Rodas5P", ("gauss", "interpolating"))), name in names
 
-        out, info, solved = states(model, method, u0, p, TS)
+        keep = name == "discrete" ? "steps" : "dense"
+        out, info, solved = states(model, method, u0, p, TS, keep)
         du, dp, dt = zeros(2), zeros(2), zeros(3)
         backward(
             solved, sensitivity(name, 1e-10, 1e-10, name == "backsolve"), settings(method),
@@ -75,7 +76,7 @@ end
         model = generate(Float64, blowing, 2, 2, 0, 0, true)
         info = zeros(8)
         solved = forward(
-            model, settings("Tsit5"), u0, p, TS, zeros(6), info, false
+            model, settings("Tsit5"), u0, p, TS, zeros(6), info, "nothing"
         )
         @test info[1] == 0
         @test 0.1 < info[2] < 0.5

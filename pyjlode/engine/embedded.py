@@ -35,6 +35,11 @@ class TorchEngine:
                 f"The torch engine has no {type(problem.sensealg).__name__}; use DiscreteAdjoint "
                 "or BacksolveAdjoint, or get Julia with `pyjlode setup`."
             )
+        if isinstance(problem.sensealg, DiscreteAdjoint) and problem.sensealg.checkpoints:
+            raise UnsupportedError(
+                "The torch engine's DiscreteAdjoint keeps every step; leave checkpoints out, use "
+                "BacksolveAdjoint, or get Julia with `pyjlode setup`."
+            )
         func = _Counted(problem.func)
         arguments: dict[str, Any] = {
             "rtol": problem.rtol,

@@ -65,13 +65,13 @@ class JuliaEngine:
             raise UnsupportedError(
                 f'The Julia engine has no {method}; use Vern7, Vern9 or Tsit5, or engine="torch".'
             )
-        sensealg = problem.sensealg or GaussAdjoint()
-        if isinstance(sensealg, DiscreteAdjoint):
+        implicit = problem.method is not None and problem.method.stiff
+        sensealg = problem.sensealg or (GaussAdjoint() if implicit else DiscreteAdjoint())
+        if implicit and isinstance(sensealg, DiscreteAdjoint):
             raise UnsupportedError(
-                "The Julia engine has no DiscreteAdjoint yet; use GaussAdjoint or "
+                f"DiscreteAdjoint is for explicit methods; with {method} use GaussAdjoint or "
                 "InterpolatingAdjoint."
             )
-        implicit = problem.method is not None and problem.method.stiff
         if implicit:
             self.module.load(method)
         # With gradients enabled one is likely needed; which tensors func uses, the trace says.
@@ -81,7 +81,7 @@ class JuliaEngine:
         differentiate = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
         solve = _Solve(self.module, model, problem, method, sensealg, stats)
         if not differentiate:
-            return solve.forward(problem.y0, problem.t, model.parameters, dense=False)[0]
+            return solve.forward(problem.y0, problem.t, model.parameters, keep="nothing")[0]
         return _Differentiable.apply(solve, problem.y0, problem.t, *model.parameters)
 
 
@@ -101,9 +101,12 @@ class _Solve:
     stats: Statistics
 
     def forward(
-        self, y0: Tensor, t: Tensor, parameters: tuple[Tensor, ...], *, dense: bool
+        self, y0: Tensor, t: Tensor, parameters: tuple[Tensor, ...], *, keep: str
     ) -> tuple[Tensor, Any]:
-        """The states at ``t``, and Julia's handle for the gradient."""
+        """The states at ``t``, and Julia's handle for the gradient.
+
+        ``keep`` is what the gradient needs of the solve: nothing, dense output or the steps.
+        """
         self.model.refresh()
         out = torch.empty((t.numel(), *y0.shape), dtype=y0.dtype)
         info = torch.zeros(8, dtype=torch.float64)
@@ -116,7 +119,8 @@ class _Solve:
                 _array(t.to(torch.float64)),
                 _array(out),
                 info.numpy(),
-                dense,
+                keep,
+                getattr(self.sensealg, "checkpoints", None) or 0,
             )
         success, reached, nfe, njac, naccept, nreject, *_ = info.tolist()
         counts = {"nf": nfe, "njacs": njac, "naccept": naccept, "nreject": nreject}
@@ -192,9 +196,14 @@ class _Differentiable(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, solve: _Solve, y0: Tensor, t: Tensor, *parameters: Tensor) -> Tensor:
-        sparse = isinstance(solve.sensealg, BacksolveAdjoint)
-        dense = not (sparse or getattr(solve.sensealg, "checkpointing", False))
-        out, ctx.solved = solve.forward(y0, t, parameters, dense=dense)
+        sensealg = solve.sensealg
+        if isinstance(sensealg, DiscreteAdjoint):
+            keep = "steps"
+        elif isinstance(sensealg, BacksolveAdjoint) or getattr(sensealg, "checkpointing", False):
+            keep = "nothing"
+        else:
+            keep = "dense"
+        out, ctx.solved = solve.forward(y0, t, parameters, keep=keep)
         ctx.solve = solve
         ctx.shapes = (y0.shape, t.dtype, [p.shape for p in parameters])
         return out

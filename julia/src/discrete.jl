@@ -1,0 +1,277 @@
+# The discrete adjoint: reverse mode through the steps that a solve accepted.
+
+"""
+    DiscreteAdjoint()
+
+Gradients of the very numbers that an explicit Runge-Kutta method computed: the transposed steps,
+last to first (Hager, Runge-Kutta methods in optimal control and the transformed adjoint system,
+Numerische Mathematik 87, 2000). Lengths of adaptive steps count as constants.
+"""
+struct DiscreteAdjoint end
+
+"""
+    Sweep{T}
+
+The state of the backward sweep: for `u` the state at the end of the step under way and then at
+its start, `λ` is the loss's derivative with respect to it, and `μ[i]` with respect to stage `i`,
+where `live[i]`; `dp` and `dts` are those with respect to the parameters and the save points, and
+`δt` and `δdt` those with respect to the step's start and length. `pulled` is what a product gave.
+"""
+mutable struct Sweep{T}
+    const tape::Tape{T}
+    const ts::Vector{Float64}
+    const cotangent::Vector{T}
+    const with_t::Bool
+    const fixed::Bool
+    const k::Vector{Vector{T}}
+    const μ::Vector{Vector{T}}
+    const live::Vector{Bool}
+    λ::Vector{T}
+    λ_start::Vector{T}
+    const argument::Vector{T}
+    const end_state::Vector{T}
+    const pulled::Vector{T}
+    const pulled_p::Vector{T}
+    const pulled_t::Vector{T}
+    const dp::Vector{T}
+    const dts::Vector{Float64}
+    const weights::Vector{Float64}
+    δt::Float64
+    δdt::Float64
+    products::Int
+end
+
+function Sweep(
+    tape::Tape{T}, ts::Vector{Float64}, cotangent::Vector{T}, with_t::Bool, fixed::Bool
+) where {T}
+    (; model, tableau) = tape
+    m, s = model.parameters, length(tableau)
+    state() = zeros(T, model.states)
+    # The stages within a step are the tape's.
+    k = [i > tableau.stages ? state() : T[] for i in 1:s]
+    return Sweep{T}(
+        tape, ts, cotangent, with_t, fixed, k, [state() for _ in 1:s], fill(false, s),
+        state(), state(), state(), state(), state(), zeros(T, m), zeros(T, 1), zeros(T, m),
+        zeros(length(ts)), zeros(s), 0.0, 0.0, 0,
+    )
+end
+
+function backward(
+    solved::Solved{T}, ::DiscreteAdjoint, settings::Settings, cotangent::Vector{T},
+    gradient_u::Vector{T}, gradient_p::Vector{T}, gradient_t::Vector{T}, info::Vector{Float64},
+) where {T}
+    tape, ts = solved.tape, solved.ts
+    sweep = Sweep(tape, ts, cotangent, !isempty(gradient_t), settings.fixed)
+    steps, every = length(tape.t), tape.every
+    for j in length(tape.states):-1:1
+        range = ((j - 1) * every + 1):min(j * every, steps)
+        if tape.keeps
+            step_back!(sweep, j, tape.states[j], tape.stages[j])
+        else
+            segment = recompute(tape, tape.states[j], range)
+            for n in reverse(range)
+                step_back!(sweep, n, segment[n - first(range) + 1]...)
+            end
+        end
+    end
+    start_back!(sweep)
+    for i in eachindex(gradient_u)
+        gradient_u[i] = sweep.λ[i] + cotangent[i]
+    end
+    copyto!(gradient_p, sweep.dp)
+    copyto!(gradient_t, 1, sweep.dts, 1, length(gradient_t))
+    info[1], info[2], info[3] = 1, ts[1], sweep.products
+    finite = all(isfinite, gradient_u) && all(isfinite, gradient_p) && all(isfinite, gradient_t)
+    finite || throw(BackwardFailure("Unstable", ts[1]))
+    return nothing
+end
+
+# The starts and stages of some steps, from the state at the first one's start.
+function recompute(tape::Tape{T}, u::Vector{T}, range) where {T}
+    (; model, tableau) = tape
+    segment = Tuple{Vector{T},Vector{Vector{T}}}[]
+    before = nothing
+    for n in range
+        room = new_stages(model, tableau, before === nothing ? 1 : tableau.first)
+        k = stages!(room, tape, n, u, before)
+        push!(segment, (u, k))
+        n == last(range) || (u = combine!(similar(u), u, k, tableau.b, tape.dt[n]))
+        before = k
+    end
+    return segment
+end
+
+"""
+    step_back!(sweep, n, u, stages)
+
+From the derivative with respect to the state at the end of step `n` to that at its start, `u`.
+"""
+function step_back!(s::Sweep{T}, n, u, stages) where {T}
+    (; tape, k, μ, live) = s
+    (; tableau) = tape
+    t, dt = tape.t[n], tape.dt[n]
+    copyto!(k, 1, stages, 1, tableau.stages)
+    combine!(s.end_state, u, k, tableau.b, dt)
+    fill!(s.λ_start, zero(T))
+    s.δt = s.δdt = 0.0
+    add_save_points!(s, n, u)
+    for i in length(tableau):-1:(tableau.stages + 1)
+        live[i] && stage_back!(s, n, i, u)
+    end
+    if tableau.last > 0 && live[tableau.last]
+        pull!(s, tableau.last, s.end_state, t + dt, 1.0)
+        add!(s.λ, s.pulled, 0)
+    end
+    add!(s.λ_start, s.λ, 0)
+    spread!(μ, live, tableau.b, dt, s.λ, 0)
+    s.with_t && (s.δdt += difference_dot(s.λ, s.end_state, u) / dt)
+    for i in (tableau.stages):-1:(tableau.first)
+        live[i] && stage_back!(s, n, i, u)
+    end
+    if tableau.first == 2
+        # k₁ is the last stage of the step before: one product serves both.
+        μ[1], μ[tableau.last] = μ[tableau.last], μ[1]
+        live[1], live[tableau.last] = false, live[1]
+    end
+    s.λ, s.λ_start = s.λ_start, s.λ
+    s.with_t && time_of_step!(s, n)
+    return nothing
+end
+
+function stage_back!(s::Sweep, n, i, u)
+    (; tape, k, argument, pulled) = s
+    (; tableau) = tape
+    dt = tape.dt[n]
+    combine!(argument, u, k, tableau.a[i], dt)
+    pull!(s, i, argument, tape.t[n] + tableau.c[i] * dt, tableau.c[i])
+    add!(s.λ_start, pulled, 0)
+    spread!(s.μ, s.live, tableau.a[i], dt, pulled, 0)
+    s.with_t && (s.δdt += difference_dot(pulled, argument, u) / dt)
+    return nothing
+end
+
+# The vector-Jacobian products of stage i, which is then done with.
+function pull!(s::Sweep, i, u, t, c)
+    (; model, p) = s.tape
+    v = s.μ[i]
+    model.vjp(s.pulled, v, u, p, t)
+    if model.parameters > 0
+        model.vjp_p(s.pulled_p, v, u, p, t)
+        add!(s.dp, s.pulled_p, 0)
+    end
+    if s.with_t && model.depends_on_time
+        model.vjp_t(s.pulled_t, v, u, p, t)
+        s.δt += s.pulled_t[1]
+        s.δdt += c * s.pulled_t[1]
+    end
+    s.live[i] = false
+    s.products += 1
+    return nothing
+end
+
+# What the loss has of the states at the save points inside and at the end of step n.
+function add_save_points!(s::Sweep, n, u)
+    (; tape, k, cotangent, weights) = s
+    (; tableau, model) = tape
+    t, dt, states = tape.t[n], tape.dt[n], model.states
+    passed, inside = n == 1 ? 1 : tape.upto[n - 1], tape.inside[n]
+    for i in (inside + 1):(tape.upto[n])
+        add!(s.λ, cotangent, (i - 1) * states)
+        s.with_t && !s.fixed && (s.dts[i] = dot_at(end_slope!(s, n), cotangent, (i - 1) * states))
+    end
+    passed < inside || return nothing
+    for i in (tableau.stages + 1):length(tableau)
+        combine!(s.argument, u, k, tableau.a[i], dt)
+        model.value(k[i], s.argument, tape.p, t + tableau.c[i] * dt)
+    end
+    for i in (passed + 1):inside
+        θ, offset = (s.ts[i] - t) / dt, (i - 1) * states
+        add!(s.λ_start, cotangent, offset)
+        spread!(s.μ, s.live, weights!(weights, tableau, θ), dt, cotangent, offset)
+        s.with_t || continue
+        slopes!(weights, tableau, θ)
+        for j in eachindex(weights)
+            weights[j] == 0 || (s.dts[i] += weights[j] * dot_at(k[j], cotangent, offset))
+        end
+    end
+    return nothing
+end
+
+# f at the end of step n.
+function end_slope!(s::Sweep, n)
+    (; tape) = s
+    tape.tableau.last > 0 && return s.k[tape.tableau.last]
+    tape.model.value(s.argument, s.end_state, tape.p, tape.t[n] + tape.dt[n])
+    return s.argument
+end
+
+# Adaptive steps move with ts[1] and keep their lengths, so that a save point moves within its
+# step; steps of a fixed length start anew at each save point, and the last one before the next is
+# as long as what is left.
+function time_of_step!(s::Sweep, n)
+    (; dts, fixed) = s
+    from, to = fixed && n > 1 ? s.tape.upto[n - 1] : 1, s.tape.upto[n]
+    dts[from] += s.δt
+    if fixed && to > from
+        dts[from] -= s.δdt
+        dts[to] += s.δdt
+    end
+    return nothing
+end
+
+# What is left at the start: k₁ of the first step, and the time there.
+function start_back!(s::Sweep)
+    (; tape, dts) = s
+    (; last) = tape.tableau
+    if last > 0 && s.live[last]
+        s.δt = 0.0
+        pull!(s, last, tape.states[1], tape.t[1], 0.0)
+        add!(s.λ, s.pulled, 0)
+        dts[1] += s.δt
+    end
+    s.fixed || (dts[1] -= sum(@view dts[2:end]))
+    return nothing
+end
+
+# Sums over states of the flat vectors; `offset` is where in `x` the state begins.
+function add!(y::Vector{T}, x::Vector{T}, offset::Int) where {T}
+    @inbounds @simd ivdep for i in eachindex(y)
+        y[i] += x[offset + i]
+    end
+    return nothing
+end
+
+function dot_at(y::Vector{T}, x::Vector{T}, offset::Int) where {T}
+    total = zero(T)
+    @inbounds @simd for i in eachindex(y)
+        total += y[i] * x[offset + i]
+    end
+    return total
+end
+
+function difference_dot(v::Vector{T}, x::Vector{T}, y::Vector{T}) where {T}
+    total = zero(T)
+    @inbounds @simd for i in eachindex(v, x, y)
+        total += v[i] * (x[i] - y[i])
+    end
+    return total
+end
+
+# μⱼ += scale row[j] x; what was not live before counts as zero.
+function spread!(μ, live, row::Vector{Float64}, scale, x::Vector{T}, offset::Int) where {T}
+    for j in eachindex(row)
+        row[j] == 0 && continue
+        target, factor = μ[j], T(scale * row[j])
+        if live[j]
+            @inbounds @simd ivdep for i in eachindex(target)
+                target[i] += factor * x[offset + i]
+            end
+        else
+            @inbounds @simd ivdep for i in eachindex(target)
+                target[i] = factor * x[offset + i]
+            end
+            live[j] = true
+        end
+    end
+    return nothing
+end

@@ -1,0 +1,176 @@
+# What the discrete adjoint needs of a solve, noted while OrdinaryDiffEq makes it.
+
+# Stages of more than this many bytes are not kept but evaluated again.
+const STAGES_BUDGET = 2^30
+
+"""
+    Tape{T}
+
+The accepted steps of an explicit method. Either the state at the start of every step is kept, and
+all stages (`keeps`); or states at every so many steps (`every`), from which the steps between are
+computed again. With a `limit` on their number, every second one goes whenever there are more.
+
+# Fields
+- `t`, `dt`: start and length of each step
+- `inside`, `upto`: after each step, how many save points lie before its end, and up to it
+- `states[j]`: the state at the start of step `1 + (j - 1) * every`
+- `stages[n][i]`: stage `i` of step `n`
+- `current`, `count`: the stages of the step under way, and how many evaluations it has made
+"""
+mutable struct Tape{T}
+    const model::Model{T}
+    const p::Vector{T}
+    const tableau::Tableau
+    const limit::Int
+    const t::Vector{Float64}
+    const dt::Vector{Float64}
+    const inside::Vector{Int}
+    const upto::Vector{Int}
+    states::Vector{Vector{T}}
+    every::Int
+    const stages::Vector{Vector{Vector{T}}}
+    keeps::Bool
+    current::Vector{Vector{T}}
+    count::Int
+end
+
+function Tape(model::Model{T}, p::Vector{T}, tableau::Tableau, checkpoints::Int) where {T}
+    keeps = checkpoints == 0
+    current = keeps ? new_stages(model, tableau, 1) : Vector{T}[]
+    return Tape{T}(
+        model, p, tableau, checkpoints, Float64[], Float64[], Int[], Int[], Vector{T}[], 1,
+        Vector{Vector{T}}[], keeps, current, 0,
+    )
+end
+
+# Room for the stages of a step from number `from`; those before are another step's.
+function new_stages(model::Model{T}, tableau::Tableau, from::Int) where {T}
+    return [Vector{T}(undef, i < from ? 0 : model.states) for i in 1:(tableau.stages)]
+end
+
+# The right-hand side as the solver calls it, its values noted.
+struct Taped{T} <: Function
+    tape::Tape{T}
+end
+
+function (f::Taped{T})(du::Vector{T}, u::Vector{T}, p::Vector{T}, t) where {T}
+    (; tape) = f
+    tape.model.value(du, u, p, Float64(t))
+    if tape.keeps
+        (; first, stages) = tape.tableau
+        # A rejected attempt is written over by the next.
+        copyto!(tape.current[first + tape.count % (stages - first + 1)], du)
+        tape.count += 1
+    end
+    return nothing
+end
+
+# Called by the solver after each accepted step: writes the states at the save points passed, and
+# notes the step.
+struct Recorder{T} <: Function
+    tape::Tape{T}
+    ts::Vector{Float64}
+    out::Vector{T}
+    state::Vector{T}
+end
+
+function (r::Recorder)(integrator)
+    SciMLBase.derivative_discontinuity!(integrator, false)
+    (; tape, ts, out, state) = r
+    push!(tape.t, integrator.tprev)
+    push!(tape.dt, integrator.dt)
+    keep_state!(tape, integrator.uprev)
+    tape.keeps && keep_stages!(tape, integrator.uprev)
+    # Only now the save points: to interpolate, Verner's methods evaluate further stages.
+    n = length(state)
+    saved = length(tape.upto) == 0 ? 1 : tape.upto[end]
+    while saved < length(ts) && ts[saved + 1] < integrator.t
+        integrator(state, ts[saved + 1])
+        copyto!(out, saved * n + 1, state, 1, n)
+        saved += 1
+    end
+    push!(tape.inside, saved)
+    if saved < length(ts) && ts[saved + 1] == integrator.t
+        copyto!(out, saved * n + 1, integrator.u, 1, n)
+        saved += 1
+    end
+    push!(tape.upto, saved)
+    tape.count = 0
+    return nothing
+end
+
+function keep_state!(tape::Tape, u)
+    rem(length(tape.t) - 1, tape.every) == 0 || return nothing
+    push!(tape.states, copy(u))
+    if 0 < tape.limit < length(tape.states)
+        tape.states = tape.states[1:2:end]
+        tape.every *= 2
+    end
+    return nothing
+end
+
+function keep_stages!(tape::Tape{T}, u) where {T}
+    (; model, tableau, current, stages) = tape
+    n = length(tape.t)
+    if tape.count == 0
+        # OrdinaryDiffEq makes no step at all of one shorter than the time's rounding.
+        stages!(current, tape, n, u, n > 1 ? stages[n - 1] : nothing)
+    elseif tableau.first == 2 && n == 1
+        model.value(current[1], u, tape.p, tape.t[1])
+    elseif tableau.first == 2
+        current[1] = stages[n - 1][tableau.last]
+    end
+    push!(stages, current)
+    if n * tableau.stages * model.states * sizeof(T) > STAGES_BUDGET
+        tape.keeps = false
+        empty!(stages)
+    else
+        tape.current = new_stages(model, tableau, tableau.first)
+    end
+    return nothing
+end
+
+# Compute the stages of step `n` from its start; `before` has those of the step before.
+function stages!(k, tape::Tape, n, u, before)
+    (; model, p, tableau) = tape
+    t, dt = tape.t[n], tape.dt[n]
+    argument = similar(u)
+    if before !== nothing && tableau.first == 2
+        k[1] = before[tableau.last]
+    end
+    for i in (before === nothing ? 1 : tableau.first):(tableau.stages)
+        combine!(argument, u, k, tableau.a[i], dt)
+        model.value(k[i], argument, p, t + tableau.c[i] * dt)
+    end
+    return k
+end
+
+# out = base + scale Σⱼ row[j] k[j], four terms in a pass.
+function combine!(out::Vector{T}, base::Vector{T}, k, row::Vector{Float64}, scale) where {T}
+    from, j = base, next_term(row, 0)
+    j > length(row) && copyto!(out, base)
+    while j <= length(row)
+        a, x = T(scale * row[j]), k[j]
+        j = next_term(row, j)
+        b, y = j <= length(row) ? (T(scale * row[j]), k[j]) : (zero(T), x)
+        j = next_term(row, j)
+        c, z = j <= length(row) ? (T(scale * row[j]), k[j]) : (zero(T), x)
+        j = next_term(row, j)
+        d, w = j <= length(row) ? (T(scale * row[j]), k[j]) : (zero(T), x)
+        j = next_term(row, j)
+        @inbounds @simd ivdep for i in eachindex(out, from, x, y, z, w)
+            out[i] = from[i] + (a * x[i] + b * y[i] + c * z[i] + d * w[i])
+        end
+        from = out
+    end
+    return out
+end
+
+# The next index after `j` whose term is not zero.
+function next_term(row, j)
+    j += 1
+    while j <= length(row) && row[j] == 0
+        j += 1
+    end
+    return j
+end
