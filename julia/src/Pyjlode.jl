@@ -13,7 +13,7 @@ module Pyjlode
 using ADTypes: AutoFiniteDiff
 using DiffEqCallbacks: IntegrandValuesSum, IntegratingSumCallback
 using FunctionWrappers: FunctionWrapper
-using LinearAlgebra: BLAS, dot
+using LinearAlgebra: BLAS, LAPACK, dot, exp!
 using OrdinaryDiffEqCore: OrdinaryDiffEqCore
 using OrdinaryDiffEqLowOrderRK: BS3, DP5, Euler, Heun, Midpoint, RK4
 using OrdinaryDiffEqRosenbrock: Rodas4, Rodas5P, Rosenbrock23
@@ -29,6 +29,8 @@ using SciMLSensitivity: SciMLSensitivity, BacksolveAdjoint, GaussAdjoint, Interp
 
 include("elementary.jl")
 include("matmul.jl")
+include("convolution.jl")
+include("linalg.jl")
 include("model.jl")
 include("methods.jl")
 include("forward.jl")
