@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import PyjlodeWarning, TraceError
 from ..problem import Problem
 from ..runtime import Runtime
-from ..trace.capture import trace
+from ..trace.capture import Traced, trace
 from ..trace.fingerprint import attributes, fingerprint, ignore_own_changes
 from ..trace.leaves import gradient_leaves
 from ..translate import translate
@@ -93,7 +93,7 @@ class ModelCache:
 
     def _make(self, problem: Problem, derivatives: bool) -> Model:
         try:
-            model = self._compile(problem, derivatives)
+            model = self.compile(trace(problem.func, problem.y0, derivatives=derivatives))
             self._verify(problem, model)
         except TraceError as error:
             # A function that fails on plain tensors fails for the user's own reasons: say those.
@@ -103,13 +103,13 @@ class ModelCache:
             return self._callback(problem)
         return model
 
-    def _compile(self, problem: Problem, derivatives: bool) -> Model:
-        traced = trace(problem.func, problem.y0, derivatives=derivatives)
+    def compile(self, traced: Traced) -> Model:
+        """Compile what was traced; nothing is remembered."""
         source = translate(traced)
         handle = self.module.generate(
             _KINDS[traced.dtype],
             source.code,
-            problem.y0.numel(),
+            traced.shape.numel(),
             sum(p.numel() for p in source.parameters),
             sum(c.numel() for c in source.constants),
             source.workspace,
@@ -119,7 +119,7 @@ class ModelCache:
             handle,
             source.parameters,
             source.constants,
-            derivatives,
+            traced.has_derivatives,
             self.module.set_constants_b,
             traced.dtype,
         )

@@ -44,7 +44,6 @@ class GraphTranslator:
         self.dtype = dtype
         self.values: dict[fx.Node, Any] = {}
         self.folded: dict[fx.Node, Any] = {}
-        self.constants: list[tuple[Tensor, View]] = []
 
     def run(self) -> list[Any]:
         """Translate every node; the views of the graph's outputs, None where it gives None."""
@@ -125,9 +124,7 @@ class GraphTranslator:
             return layout.expand(literal(value.reshape(-1)[0].item()), value.shape)
         if not value.numel():
             return uniform("T(0)", tuple(value.shape), kind)
-        view = self.program.input("c", 0, value.shape, kind)
-        self.constants.append((value, view))
-        return view
+        return self.program.constant(value)
 
     def _check_types(self, node: fx.Node, name: str) -> None:
         values = node.meta.get("val")
@@ -143,6 +140,7 @@ class GraphTranslator:
 
 # Operations on integers that give the same on floating point numbers.
 _COUNTING = {
+    "aten.max_pool2d_with_indices", "aten.max_pool3d_with_indices",
     "aten.add", "aten.clone", "aten.expand", "aten.mul", "aten.neg", "aten.scalar_tensor",
     "aten.sub", "aten.sum", "aten.unsqueeze", "aten.view", "aten.where", "prims.sum",
 }  # fmt: skip

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
+from torch import Tensor
+
 from .layout import Buffer, View, expand, whole
 
 
@@ -72,11 +75,14 @@ class Program:
         In the order of the graph.
     inputs : dict of Buffer to str
         Buffers that the caller owns, and the Julia argument that holds each.
+    constants : list of (torch.Tensor, View)
+        Tensors that translation made, for the end of the vector of constants.
     """
 
     mutates: bool = False
     operations: list[Operation] = field(default_factory=list)
     inputs: dict[Buffer, str] = field(default_factory=dict)
+    constants: list[tuple[Tensor, View]] = field(default_factory=list)
 
     def input(self, name: str, offset: int, shape: Sequence[int], kind: str = "f") -> View:
         """A tensor of the caller's: part of the argument ``name``, from ``offset``."""
@@ -86,6 +92,13 @@ class Program:
         buffer = Buffer(size, kind, name, offset, scalar=name == "t")
         self.inputs[buffer] = name
         return whole(buffer, shape)
+
+    def constant(self, tensor: Tensor) -> View:
+        """A tensor whose values are known now; its place is given at the end."""
+        kind = "b" if tensor.dtype == torch.bool else "f"
+        view = self.input("c", 0, tensor.shape, kind)
+        self.constants.append((tensor, view))
+        return view
 
     def pointwise(
         self, template: str, args: Sequence[View], shape: Sequence[int], kind: str = "f"

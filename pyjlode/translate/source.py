@@ -75,7 +75,7 @@ def translate(traced: Traced) -> ModelSource:
     translator = GraphTranslator(traced.graph, program, placeholders, tensors, traced.dtype)
     outputs = translator.run()
     constants = list(traced.constants)
-    for tensor, view in translator.constants:
+    for tensor, view in program.constants:
         assert view.buffer is not None
         view.buffer.offset = end
         end += tensor.numel()

@@ -1,11 +1,12 @@
 """Operations that Julia code can be generated for; importing this fills the table."""
 
-from . import arithmetic, memory, products, reductions, views
+from . import arithmetic, convolution, memory, products, reductions, resampling, views
 from .table import TABLE, in_place, is_covered, literal, plain_name
 
 __all__ = [
     "TABLE",
     "arithmetic",
+    "convolution",
     "in_place",
     "is_covered",
     "literal",
@@ -13,5 +14,6 @@ __all__ = [
     "plain_name",
     "products",
     "reductions",
+    "resampling",
     "views",
 ]
