@@ -84,6 +84,7 @@ class GraphTranslator:
             raise TraceError(f"{name}: {error}") from None
         except (TypeError, KeyError, AttributeError) as error:
             raise TraceError(f"{name} is used in a form that is not covered ({error})") from error
+        _check_shapes(name, self.values[node], node.meta.get("val"))
 
     def _get_item(self, node: fx.Node) -> None:
         source, index = node.args
@@ -144,6 +145,16 @@ _COUNTING = {
     "aten.add", "aten.clone", "aten.expand", "aten.mul", "aten.neg", "aten.scalar_tensor",
     "aten.sub", "aten.sum", "aten.unsqueeze", "aten.view", "aten.where", "prims.sum",
 }  # fmt: skip
+
+
+def _check_shapes(name: str, found: Any, expected: Any) -> None:
+    """A result of another shape than torch's would be read outside its memory."""
+    if isinstance(found, (tuple, list)) and isinstance(expected, (tuple, list)):
+        for f, e in zip(found, expected, strict=False):
+            _check_shapes(name, f, e)
+    elif isinstance(found, View) and isinstance(expected, Tensor) and found.shape != expected.shape:
+        shapes = f"{found.shape} where torch makes {tuple(expected.shape)}"
+        raise TraceError(f"{name} would make a tensor of shape {shapes}")
 
 
 def _is_float_or_bool(value: Any) -> bool:
