@@ -8,7 +8,6 @@ found by identity, and their current values are read at each solve.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import DerivativeError, TraceError
-from ..translate.operations import is_covered, plain_name
+from .decompositions import decompositions
 
 Dynamics = Callable[[Tensor, Tensor], Tensor]
 
@@ -50,26 +49,13 @@ class Traced:
     has_derivatives: bool
 
 
-@functools.cache
-def _decompositions() -> dict[Any, Callable[..., Any]]:
-    """Every decomposition that torch has, but for the operations that the table covers."""
-    from torch._decomp import core_aten_decompositions, decomposition_table
-
-    chosen = {**decomposition_table, **core_aten_decompositions()}
-    return {
-        op: rule
-        for op, rule in chosen.items()
-        if isinstance(op, torch._ops.OpOverload) and not is_covered(plain_name(op))
-    }
-
-
 def _make_graph(function: Callable[..., Any], *examples: Tensor) -> fx.GraphModule:
     from torch.fx.experimental.proxy_tensor import make_fx
 
     try:
         graph = make_fx(
             function,
-            decomposition_table=_decompositions(),
+            decomposition_table=decompositions(),
             tracing_mode="fake",
             _allow_non_fake_inputs=True,
         )(*examples)

@@ -134,6 +134,8 @@ class GraphTranslator:
                 continue
             if value.dtype in (torch.int32, torch.int64) and name in _COUNTING:
                 continue  # small counts and signs, exact as floating point numbers
+            if value.is_floating_point() and name in _MOVING:
+                continue  # nothing is computed in it, so that nothing is rounded
             raise TraceError(
                 f"{name} makes a tensor of {value.dtype}, and the state is of {self.dtype}"
             )
@@ -141,9 +143,17 @@ class GraphTranslator:
 
 # Operations on integers that give the same on floating point numbers.
 _COUNTING = {
+    "aten._linalg_svd", "aten.linalg_cholesky_ex", "aten.linalg_lu_factor_ex",
     "aten.max_pool2d_with_indices", "aten.max_pool3d_with_indices",
-    "aten.add", "aten.clone", "aten.expand", "aten.mul", "aten.neg", "aten.scalar_tensor",
+    "aten.add", "aten.clone", "aten.expand", "aten.squeeze", "aten.mul", "aten.neg", "aten.scalar_tensor",
     "aten.sub", "aten.sum", "aten.unsqueeze", "aten.view", "aten.where", "prims.sum",
+}  # fmt: skip
+
+
+# Operations that only move numbers.
+_MOVING = {
+    "aten.clone", "aten.expand", "aten.permute", "aten.squeeze", "aten.unsqueeze", "aten.view",
+    "aten.where",
 }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Operations that Julia code can be generated for; importing this fills the table."""
 
-from . import arithmetic, convolution, memory, products, reductions, resampling, views
+from . import arithmetic, convolution, linalg, memory, products, reductions, resampling, views
 from .table import TABLE, in_place, is_covered, literal, plain_name
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "convolution",
     "in_place",
     "is_covered",
+    "linalg",
     "literal",
     "memory",
     "plain_name",
