@@ -14,7 +14,6 @@ from pyjlode.engine import choose_engine
 from pyjlode.engine.julia import flatten
 from pyjlode.engine.models import ModelCache
 from pyjlode.trace.capture import trace
-from pyjlode.translate import translate
 
 Func = Callable[[Tensor, Tensor], Tensor]
 
@@ -78,9 +77,7 @@ def compare(
     ):
         out = torch.full_like(like, float("nan"))
         if out.numel():
-            _call()(
-                function, out.numpy(), v.reshape(-1).numpy(), u.numpy(), p.numpy(), t
-            )
+            _call()(function, out.numpy(), v.reshape(-1).numpy(), u.numpy(), p.numpy(), t)
         results.append(out)
     pieces = results[2].split([x.numel() for x in model.parameters]) if model.parameters else []
     errors = [

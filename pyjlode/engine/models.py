@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.random import fork_rng
 
 from ..errors import PyjlodeWarning, TraceError
 from ..problem import Problem
@@ -16,7 +17,9 @@ from ..runtime import Runtime
 from ..trace.capture import Traced, trace
 from ..trace.fingerprint import attributes, fingerprint, ignore_own_changes
 from ..trace.leaves import gradient_leaves
+from ..trace.modes import without_compilation
 from ..translate import translate
+from ..translate.draws import Constant, Draw
 from .callback import callback_model
 
 _CAPACITY = 128
@@ -33,8 +36,10 @@ class Model:
         Julia's ``Model``.
     parameters : tuple of torch.Tensor
         Tensors that get a gradient; their values are read at each solve.
-    constants : tuple of torch.Tensor
-        Tensors that need none; likewise.
+    constants : tuple of torch.Tensor or Draw
+        Tensors that need none, likewise, and random numbers, drawn for each solve.
+    updated : tuple of torch.Tensor
+        What the function changes when it runs, such as running statistics.
     has_derivatives : bool
     set_constants : Any
         The Julia function that hands over the constants' values.
@@ -42,16 +47,25 @@ class Model:
 
     handle: Any
     parameters: tuple[Tensor, ...]
-    constants: tuple[Tensor, ...]
+    constants: tuple[Constant, ...]
+    updated: tuple[Tensor, ...]
     has_derivatives: bool
     set_constants: Any
     dtype: torch.dtype
 
     def refresh(self) -> None:
-        """Hand over the constants' current values."""
+        """Hand over the constants' current values, and random numbers drawn now."""
         if self.constants:
-            values = torch.cat([x.detach().reshape(-1).to(self.dtype) for x in self.constants])
+            current = [x() if isinstance(x, Draw) else x.detach() for x in self.constants]
+            values = torch.cat([x.reshape(-1).to(self.dtype) for x in current])
             self.set_constants(self.handle, values.numpy())
+
+    def update(self, problem: Problem, states: Tensor) -> None:
+        """Have the function change what it changes, once for each saved state."""
+        if self.updated:
+            with torch.no_grad(), fork_rng(devices=[]):
+                for t, y in zip(problem.t.detach(), states.detach(), strict=True):
+                    problem.func(t.to(y.dtype), y)
 
 
 class ModelCache:
@@ -119,6 +133,7 @@ class ModelCache:
             handle,
             source.parameters,
             source.constants,
+            traced.updated,
             traced.has_derivatives,
             self.module.set_constants_b,
             traced.dtype,
@@ -132,9 +147,15 @@ class ModelCache:
         """
         y = problem.y0.detach().contiguous()
         t = problem.t[0].detach().to(y.dtype)
-        with torch.no_grad():
-            expected = problem.func(t, y)
-        model.refresh()
+        saved = [x.clone() for x in model.updated]
+        with torch.no_grad(), fork_rng(devices=[]):
+            before = torch.get_rng_state()
+            with without_compilation():
+                expected = problem.func(t, y)
+            torch.set_rng_state(before)
+            model.refresh()
+            for x, value in zip(model.updated, saved, strict=True):
+                x.copy_(value)
         result = torch.empty_like(y)
         parameters = [p.detach().reshape(-1) for p in model.parameters]
         flat = torch.cat(parameters) if parameters else y.new_zeros(1)
@@ -153,7 +174,9 @@ class ModelCache:
         t = problem.t[0].detach().to(problem.y0.dtype)
         parameters = gradient_leaves(problem.func, t, problem.y0)
         handle = callback_model(self.module, problem, parameters, _KINDS[problem.y0.dtype])
-        return Model(handle, parameters, (), True, self.module.set_constants_b, problem.y0.dtype)
+        return Model(
+            handle, parameters, (), (), True, self.module.set_constants_b, problem.y0.dtype
+        )
 
     def _warn(self, problem: Problem, error: TraceError) -> None:
         name = getattr(problem.owner, "__qualname__", type(problem.owner).__name__)

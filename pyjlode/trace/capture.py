@@ -17,6 +17,8 @@ from torch import Tensor, fx
 
 from ..errors import DerivativeError, TraceError
 from .decompositions import decompositions
+from .modes import traceable
+from .updates import take_out_updates
 
 Dynamics = Callable[[Tensor, Tensor], Tensor]
 
@@ -38,6 +40,8 @@ class Traced:
         Tensors from outside that require a gradient.
     constants : tuple of torch.Tensor
         The other tensors from outside.
+    updated : tuple of torch.Tensor
+        Tensors from outside that the function changes and no result rests on.
     has_derivatives : bool
     """
 
@@ -46,6 +50,7 @@ class Traced:
     dtype: torch.dtype
     parameters: tuple[Tensor, ...]
     constants: tuple[Tensor, ...]
+    updated: tuple[Tensor, ...]
     has_derivatives: bool
 
 
@@ -53,12 +58,13 @@ def _make_graph(function: Callable[..., Any], *examples: Tensor) -> fx.GraphModu
     from torch.fx.experimental.proxy_tensor import make_fx
 
     try:
-        graph = make_fx(
-            function,
-            decomposition_table=decompositions(),
-            tracing_mode="fake",
-            _allow_non_fake_inputs=True,
-        )(*examples)
+        with traceable():
+            graph = make_fx(
+                function,
+                decomposition_table=decompositions(),
+                tracing_mode="fake",
+                _allow_non_fake_inputs=True,
+            )(*examples)
     except DerivativeError:
         raise
     except Exception as error:
@@ -112,6 +118,7 @@ def trace(func: Dynamics, example: Tensor, *, derivatives: bool) -> Traced:
         return (out.detach(),)
 
     graph = _make_graph(value, t, y, torch.zeros_like(y))
+    updated = take_out_updates(graph)
     outside = _outside_tensors(graph)
     parameters = tuple(x for x in outside if x.requires_grad)
     if derivatives:
@@ -127,11 +134,12 @@ def trace(func: Dynamics, example: Tensor, *, derivatives: bool) -> Traced:
             return (out.detach(), *gradients)
 
         graph = _make_graph(joint, t, y, torch.zeros_like(y))
+        updated = take_out_updates(graph)
     constants = tuple(x for x in _outside_tensors(graph) if not x.requires_grad)
     for x in (*parameters, *constants):
         if x.dtype not in (y.dtype, torch.bool):
             raise TraceError(f"it uses a tensor of {x.dtype}, and the state is of {y.dtype}")
-    return Traced(graph, y.shape, y.dtype, parameters, constants, derivatives)
+    return Traced(graph, y.shape, y.dtype, parameters, constants, updated, derivatives)
 
 
 def _outside_tensors(graph: fx.GraphModule) -> list[Tensor]:

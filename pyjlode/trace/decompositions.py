@@ -131,6 +131,21 @@ def _unpack(
     return permutation, lu.tril(-1) + one, lu.triu()
 
 
+@_rule(torch.ops.aten.linalg_pinv.atol_rtol_tensor)
+def _pseudo_inverse(
+    a: Tensor, *, atol: Tensor | None = None, rtol: Tensor | None = None, hermitian: bool = False
+) -> Tensor:
+    u, s, vh = torch.ops.aten._linalg_svd(a)
+    if rtol is None:
+        relative = torch.finfo(a.dtype).eps * max(a.shape[-2:]) if atol is None else 0.0
+        rtol = torch.full((), relative, dtype=a.dtype)
+    cutoff = s.amax(-1, keepdim=True) * rtol.unsqueeze(-1)
+    if atol is not None:
+        cutoff = torch.maximum(atol.unsqueeze(-1), cutoff)
+    inverse = torch.where(s > cutoff, s.reciprocal(), torch.zeros_like(s))
+    return vh.mT @ (inverse.unsqueeze(-1) * u.mT)
+
+
 @_rule(torch.ops.aten._trilinear.default)
 def _trilinear(
     x: Tensor,

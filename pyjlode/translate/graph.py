@@ -9,8 +9,9 @@ from torch import Tensor, fx
 
 from ..errors import TraceError
 from . import layout
+from .draws import draw_of, is_draw
 from .layout import View, uniform
-from .operations import TABLE, in_place, literal, plain_name
+from .operations import TABLE, assign, in_place, literal, plain_name
 from .program import Program
 
 
@@ -70,6 +71,9 @@ class GraphTranslator:
         if name == "getitem":
             self._get_item(node)
             return
+        if is_draw(node):
+            self._draw(node, name)
+            return
         if self._fold(node):
             return
         handler = TABLE.get(name) or in_place(name)
@@ -94,13 +98,17 @@ class GraphTranslator:
         else:
             self.values[node] = self.values[source][index]
 
+    def _draw(self, node: fx.Node, name: str) -> None:
+        drawn = self.program.constant(draw_of(node, name, self.folded))
+        if name.endswith("_"):
+            drawn = assign(self.program, self._value(node.args[0]), drawn)
+        self.values[node] = drawn
+
     def _fold(self, node: fx.Node) -> bool:
         """Compute now what rests on no input: shapes' worth of zeros, ranges, masks."""
         if any(n not in self.folded for n in node.all_input_nodes):
             return False
         assert isinstance(node.target, torch._ops.OpOverload)
-        if torch.Tag.nondeterministic_seeded in node.target.tags:
-            raise TraceError(f"{_plain_name(node)} draws random numbers during the solve")
         fresh = self.program.mutates and not node.all_input_nodes
         if fresh and _is_float_or_bool(node.meta.get("val")):
             return False  # later operations may write into it

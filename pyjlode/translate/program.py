@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
+from .draws import Constant
 from .layout import Buffer, View, expand, whole
 
 
@@ -75,14 +75,14 @@ class Program:
         In the order of the graph.
     inputs : dict of Buffer to str
         Buffers that the caller owns, and the Julia argument that holds each.
-    constants : list of (torch.Tensor, View)
-        Tensors that translation made, for the end of the vector of constants.
+    constants : list of (torch.Tensor or Draw, View)
+        What translation made, for the end of the vector of constants.
     """
 
     mutates: bool = False
     operations: list[Operation] = field(default_factory=list)
     inputs: dict[Buffer, str] = field(default_factory=dict)
-    constants: list[tuple[Tensor, View]] = field(default_factory=list)
+    constants: list[tuple[Constant, View]] = field(default_factory=list)
 
     def input(self, name: str, offset: int, shape: Sequence[int], kind: str = "f") -> View:
         """A tensor of the caller's: part of the argument ``name``, from ``offset``."""
@@ -93,11 +93,11 @@ class Program:
         self.inputs[buffer] = name
         return whole(buffer, shape)
 
-    def constant(self, tensor: Tensor) -> View:
-        """A tensor whose values are known now; its place is given at the end."""
-        kind = "b" if tensor.dtype == torch.bool else "f"
-        view = self.input("c", 0, tensor.shape, kind)
-        self.constants.append((tensor, view))
+    def constant(self, constant: Constant) -> View:
+        """A tensor whose values are known before a solve; its place is given at the end."""
+        kind = "b" if constant.dtype == torch.bool else "f"
+        view = self.input("c", 0, constant.shape, kind)
+        self.constants.append((constant, view))
         return view
 
     def pointwise(

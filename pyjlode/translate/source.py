@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .draws import Constant, place
 from .emit import Output, emit_function
 from .graph import GraphTranslator
 from .layout import View
@@ -37,8 +38,8 @@ class ModelSource:
         The length of ``w``.
     parameters : tuple of torch.Tensor
         The tensors that ``p`` holds, one after the other.
-    constants : tuple of torch.Tensor
-        The tensors that ``c`` holds.
+    constants : tuple of torch.Tensor or Draw
+        What ``c`` holds: tensors, and random numbers to be drawn for each solve.
     depends_on_time : bool
         Whether the derivative with respect to time can differ from zero.
     operations : tuple of str
@@ -49,7 +50,7 @@ class ModelSource:
     names: tuple[str, ...]
     workspace: int
     parameters: tuple[Tensor, ...]
-    constants: tuple[Tensor, ...]
+    constants: tuple[Constant, ...]
     depends_on_time: bool
     operations: tuple[str, ...]
 
@@ -74,12 +75,7 @@ def translate(traced: Traced) -> ModelSource:
     end = _place(program, "c", traced.constants, tensors)
     translator = GraphTranslator(traced.graph, program, placeholders, tensors, traced.dtype)
     outputs = translator.run()
-    constants = list(traced.constants)
-    for tensor, view in program.constants:
-        assert view.buffer is not None
-        view.buffer.offset = end
-        end += tensor.numel()
-        constants.append(tensor)
+    constants = (*traced.constants, *place(program.constants, end))
 
     functions = []
     for name, arguments, wanted in _functions(traced, outputs):
@@ -89,7 +85,7 @@ def translate(traced: Traced) -> ModelSource:
         names=tuple(name for name, _, _ in functions),
         workspace=max(size for _, _, size in functions),
         parameters=traced.parameters,
-        constants=tuple(constants),
+        constants=constants,
         depends_on_time=traced.has_derivatives and outputs[1] is not None,
         operations=tuple(
             sorted({str(n.target) for n in traced.graph.graph.nodes if n.op == "call_function"})

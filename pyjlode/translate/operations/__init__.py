@@ -1,11 +1,12 @@
 """Operations that Julia code can be generated for; importing this fills the table."""
 
 from . import arithmetic, convolution, linalg, memory, products, reductions, resampling, views
-from .table import TABLE, in_place, is_covered, literal, plain_name
+from .table import TABLE, assign, in_place, is_covered, literal, plain_name
 
 __all__ = [
     "TABLE",
     "arithmetic",
+    "assign",
     "convolution",
     "in_place",
     "is_covered",

@@ -129,7 +129,12 @@ def _windows(
     rank = len(kernel)
     batch = prod(x.shape[:-rank])
     return _Geometry(
-        (batch, 1, *x.shape[-rank:]), (1, 1, *kernel), (batch, 1, *result), stride, padding, dilation
+        (batch, 1, *x.shape[-rank:]),
+        (1, 1, *kernel),
+        (batch, 1, *result),
+        stride,
+        padding,
+        dilation,
     )
 
 

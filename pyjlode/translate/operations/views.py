@@ -126,3 +126,9 @@ def as_strided(
     if not x.is_whole:
         raise TraceError("it takes as_strided of a tensor that is itself a view")
     return View(x.buffer, tuple(size), tuple(stride), offset or 0, x.kind)
+
+
+@operation("aten._has_same_storage_numel")
+def has_same_storage_numel(b: Program, *_: Any) -> bool:
+    """A check that forward-mode differentiation leaves behind; its result is not used."""
+    return True
