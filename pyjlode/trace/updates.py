@@ -45,9 +45,8 @@ def _written(graph: fx.GraphModule) -> list[Tensor]:
 def _resting_on(graph: fx.GraphModule, tensor: Tensor) -> set[fx.Node]:
     reached: set[fx.Node] = set()
     for node in graph.graph.nodes:
-        if (node.op == "get_attr" and getattr(graph, str(node.target)) is tensor) or any(
-            n in reached for n in node.all_input_nodes
-        ):
+        is_tensor = node.op == "get_attr" and getattr(graph, str(node.target)) is tensor
+        if is_tensor or any(n in reached for n in node.all_input_nodes):
             reached.add(node)
     return reached
 
@@ -57,9 +56,8 @@ def _is_closed(nodes: set[fx.Node]) -> bool:
     for node in nodes:
         if node.op == "output":
             return False
-        if node.op == "call_function" and _changes_first_argument(node):
-            if node.args[0] not in nodes:
-                return False
+        if _changes_first_argument(node) and node.args[0] not in nodes:
+            return False
     return True
 
 

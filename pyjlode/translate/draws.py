@@ -72,7 +72,7 @@ def draw_of(node: fx.Node, name: str, known: Mapping[fx.Node, Any]) -> Draw:
     TraceError
         If its distribution depends on the state, the time or a tensor from outside.
     """
-    args = list(node.args)
+    args: list[Any] = list(node.args)
     if name in _LIKE and isinstance(args[0], fx.Node):
         value = args[0].meta["val"]
         args[0] = _Example(tuple(value.shape), value.stride(), value.dtype)

@@ -151,10 +151,10 @@ class GraphTranslator:
 
 # Operations on integers that give the same on floating point numbers.
 _COUNTING = {
-    "aten._linalg_svd", "aten.linalg_cholesky_ex", "aten.linalg_lu_factor_ex",
-    "aten.max_pool2d_with_indices", "aten.max_pool3d_with_indices",
-    "aten.add", "aten.clone", "aten.expand", "aten.squeeze", "aten.mul", "aten.neg", "aten.scalar_tensor",
-    "aten.sub", "aten.sum", "aten.unsqueeze", "aten.view", "aten.where", "prims.sum",
+    "aten.add", "aten.clone", "aten.expand", "aten.linalg_cholesky_ex",
+    "aten.linalg_lu_factor_ex", "aten.max_pool2d_with_indices", "aten.max_pool3d_with_indices",
+    "aten.mul", "aten.neg", "aten.scalar_tensor", "aten.squeeze", "aten.sub", "aten.sum",
+    "aten.unsqueeze", "aten.view", "aten.where", "prims.sum",
 }  # fmt: skip
 
 

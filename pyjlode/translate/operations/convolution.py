@@ -128,14 +128,8 @@ def _windows(
     """Pooling sees every channel as an image of its own."""
     rank = len(kernel)
     batch = prod(x.shape[:-rank])
-    return _Geometry(
-        (batch, 1, *x.shape[-rank:]),
-        (1, 1, *kernel),
-        (batch, 1, *result),
-        stride,
-        padding,
-        dilation,
-    )
+    image, places = (batch, 1, *x.shape[-rank:]), (batch, 1, *result)
+    return _Geometry(image, (1, 1, *kernel), places, stride, padding, dilation)
 
 
 @operation("aten.max_pool2d_with_indices", "aten.max_pool3d_with_indices")
@@ -153,10 +147,8 @@ def max_pool(
     kernel = _each(kernel, rank)
     stride = _each(stride, rank) if stride else kernel
     padding, dilation = _each(padding, rank), _each(dilation, rank)
-    result = [
-        _pooled(n, *sizes, ceil_mode)
-        for n, *sizes in zip(x.shape[-rank:], kernel, stride, padding, dilation, strict=True)
-    ]
+    sizes = zip(x.shape[-rank:], kernel, stride, padding, dilation, strict=True)
+    result = [_pooled(*along, ceil_mode) for along in sizes]
     g = _windows(x, result, kernel, stride, padding, dilation)
     shape = (*x.shape[:-rank], *result)
     both = b.call("max_pool!", [contiguous(b, x)], g.integers, (2, *shape))

@@ -7,6 +7,7 @@ in torch. The backward operation is the product with the transposed matrix.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -14,32 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import layout
 from ..layout import View
 from ..program import Program
-from .products import matmul
-from .table import contiguous, elementwise, operation
+from .products import along
+from .table import elementwise, operation
 
 
 def _resample(b: Program, x: View, matrices: Sequence[Tensor]) -> View:
     """Multiply the last dimensions, one after the other, each with its ``(out, in)`` matrix."""
-    first = len(x.shape) - len(matrices)
-    for d, matrix in enumerate(matrices, first):
-        n_out, n_in = matrix.shape
-        if torch.equal(matrix, torch.eye(n_in, dtype=matrix.dtype)):
-            continue
-        before, after = prod(x.shape[:d]), prod(x.shape[d + 1 :])
-        flat = layout.reshape(contiguous(b, x), (before, n_in, after))
-        assert flat is not None
-        if after == 1:
-            rows = layout.squeeze(flat, [2])
-            out = matmul(b, rows, layout.permute(b.constant(matrix), (1, 0)))
-        else:
-            out = matmul(b, layout.expand(b.constant(matrix), (before, n_out, n_in)), flat)
-        shape = (*x.shape[:d], n_out, *x.shape[d + 1 :])
-        reshaped = layout.reshape(out, shape)
-        assert reshaped is not None
-        x = reshaped
+    for d, matrix in enumerate(matrices, len(x.shape) - len(matrices)):
+        if not torch.equal(matrix, torch.eye(x.shape[d], dtype=matrix.dtype)):
+            x = along(b, x, d, matrix)
     return x
 
 
@@ -65,9 +51,13 @@ def _average(
     rank = len(lengths)
     sizes = (_each(kernel, rank), _each(stride or kernel, rank), _each(padding, rank))
     return [
-        _matrix(n, lambda x, k=k, s=s, p=p: F.avg_pool1d(x, k, s, p, ceil_mode, include_pad))
+        _matrix(n, partial(_average_line, k, s, p, ceil_mode, include_pad))
         for n, k, s, p in zip(lengths, *sizes, strict=True)
     ]
+
+
+def _average_line(k: int, s: int, p: int, ceil_mode: bool, include_pad: bool, x: Tensor) -> Tensor:
+    return F.avg_pool1d(x, k, s, p, ceil_mode, include_pad)
 
 
 def _enter_average_pooling(rank: int) -> None:
@@ -120,7 +110,7 @@ def _enter_average_pooling(rank: int) -> None:
 def _enter_adaptive_pooling(name: str, rank: int) -> None:
     def matrices(lengths: Sequence[int], sizes: Sequence[int]) -> list[Tensor]:
         return [
-            _matrix(n, lambda x, m=m: F.adaptive_avg_pool1d(x, m))
+            _matrix(n, partial(F.adaptive_avg_pool1d, output_size=m))
             for n, m in zip(lengths, sizes, strict=True)
         ]
 
@@ -141,7 +131,7 @@ def _enter_interpolation(name: str, mode: str, rank: int, corners: bool) -> None
     ) -> list[Tensor]:
         one_dimensional = {"bilinear": "linear", "trilinear": "linear"}.get(mode, mode)
         return [
-            _matrix(n, lambda x, m=m, s=s: _line(x, m, s, one_dimensional, align))
+            _matrix(n, partial(_line, m, s, one_dimensional, align))
             for n, m, s in zip(lengths, sizes, scales, strict=True)
         ]
 
@@ -165,7 +155,7 @@ def _enter_interpolation(name: str, mode: str, rank: int, corners: bool) -> None
     operation(f"aten.{name}_backward")(backward)
 
 
-def _line(x: Tensor, m: int, scale: float | None, mode: str, align: bool) -> Tensor:
+def _line(m: int, scale: float | None, mode: str, align: bool, x: Tensor) -> Tensor:
     """Interpolate lines; what torch has in two dimensions only is done on columns."""
     aten = torch.ops.aten
     if mode == "nearest":
