@@ -14,6 +14,7 @@ from pyjlode.engine import choose_engine
 from pyjlode.engine.julia import flatten
 from pyjlode.engine.models import ModelCache
 from pyjlode.trace.capture import trace
+from pyjlode.translate.operations.complex import as_real
 
 Func = Callable[[Tensor, Tensor], Tensor]
 
@@ -55,12 +56,12 @@ def compare(
     time = torch.tensor(t, dtype=y.dtype, requires_grad=True)
     state = y.detach().clone().requires_grad_()
     expected = func(time, state)
-    inputs = [state, time, *model.parameters]
+    inputs = [state, time, *model.tensors]
     found = torch.autograd.grad(expected, inputs, v, allow_unused=True)
     reference = [
-        torch.zeros_like(x) if g is None else g for g, x in zip(found, inputs, strict=True)
+        as_real(torch.zeros_like(x) if g is None else g) for g, x in zip(found, inputs, strict=True)
     ]
-    missing = [x.shape for x in tensors if not any(x is p for p in model.parameters)]
+    missing = [x.shape for x in tensors if not any(x is p for p in model.tensors)]
     assert not missing, f"tensors without a gradient: {missing}"
 
     torch.manual_seed(seed)

@@ -20,6 +20,7 @@ from ..trace.leaves import gradient_leaves
 from ..trace.modes import without_compilation
 from ..translate import translate
 from ..translate.draws import Constant, Draw
+from ..translate.operations.complex import as_real
 from .callback import callback_model
 
 _CAPACITY = 128
@@ -34,7 +35,7 @@ class Model:
     ----------
     handle : Any
         Julia's ``Model``.
-    parameters : tuple of torch.Tensor
+    tensors : tuple of torch.Tensor
         Tensors that get a gradient; their values are read at each solve.
     constants : tuple of torch.Tensor or Draw
         Tensors that need none, likewise, and random numbers, drawn for each solve.
@@ -46,17 +47,22 @@ class Model:
     """
 
     handle: Any
-    parameters: tuple[Tensor, ...]
+    tensors: tuple[Tensor, ...]
     constants: tuple[Constant, ...]
     updated: tuple[Tensor, ...]
     has_derivatives: bool
     set_constants: Any
     dtype: torch.dtype
 
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """The tensors that get a gradient, complex ones as pairs of real numbers."""
+        return tuple(as_real(x) for x in self.tensors)
+
     def refresh(self) -> None:
         """Hand over the constants' current values, and random numbers drawn now."""
         if self.constants:
-            current = [x() if isinstance(x, Draw) else x.detach() for x in self.constants]
+            current = [as_real(x() if isinstance(x, Draw) else x.detach()) for x in self.constants]
             values = torch.cat([x.reshape(-1).to(self.dtype) for x in current])
             self.set_constants(self.handle, values.numpy())
 
@@ -124,8 +130,8 @@ class ModelCache:
             _KINDS[traced.dtype],
             source.code,
             traced.shape.numel(),
-            sum(p.numel() for p in source.parameters),
-            sum(c.numel() for c in source.constants),
+            sum(as_real(p).numel() for p in source.parameters),
+            sum(c.numel() if isinstance(c, Draw) else as_real(c).numel() for c in source.constants),
             source.workspace,
             source.depends_on_time,
         )

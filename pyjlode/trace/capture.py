@@ -137,7 +137,7 @@ def trace(func: Dynamics, example: Tensor, *, derivatives: bool) -> Traced:
         updated = take_out_updates(graph)
     constants = tuple(x for x in _outside_tensors(graph) if not x.requires_grad)
     for x in (*parameters, *constants):
-        if x.dtype not in (y.dtype, torch.bool):
+        if x.dtype not in (y.dtype, y.dtype.to_complex(), torch.bool):
             raise TraceError(f"it uses a tensor of {x.dtype}, and the state is of {y.dtype}")
     return Traced(graph, y.shape, y.dtype, parameters, constants, updated, derivatives)
 

@@ -12,6 +12,7 @@ from . import layout
 from .draws import draw_of, is_draw
 from .layout import View, uniform
 from .operations import TABLE, assign, in_place, literal, plain_name
+from .operations.complex import ComplexView, as_pairs, complex_handler, from_pairs
 from .program import Program
 
 
@@ -59,12 +60,17 @@ class GraphTranslator:
             elif node.op == "call_function":
                 self._call(node)
             elif node.op == "output":
-                return [None if a is None else self._value(a) for a in node.args[0]]
+                return [None if a is None else self._result(a) for a in node.args[0]]
         raise AssertionError("a graph without an output")
 
-    def _outside(self, node: fx.Node) -> View:
+    def _result(self, node: fx.Node) -> View:
+        value = self._value(node)
+        return as_pairs(self.program, value) if isinstance(value, ComplexView) else value
+
+    def _outside(self, node: fx.Node) -> View | ComplexView:
         tensor = getattr(self.graph, str(node.target))
-        return self.tensors[id(tensor)]
+        view = self.tensors[id(tensor)]
+        return from_pairs(view) if tensor.is_complex() else view
 
     def _call(self, node: fx.Node) -> None:
         name = _plain_name(node)
@@ -76,9 +82,12 @@ class GraphTranslator:
             return
         if self._fold(node):
             return
-        handler = TABLE.get(name) or in_place(name)
+        if _is_complex(node):
+            handler, what = complex_handler(name), f"{name} of complex numbers"
+        else:
+            handler, what = TABLE.get(name) or in_place(name), name
         if handler is None:
-            raise TraceError(f"Julia code for {name} is not in the table of operations")
+            raise TraceError(f"Julia code for {what} is not in the table of operations")
         self._check_types(node, name)
         args = fx.map_arg(node.args, self._value)
         kwargs = fx.map_arg(node.kwargs, self._value)
@@ -128,6 +137,9 @@ class GraphTranslator:
         """A folded tensor: a literal where its elements are equal, else one more input."""
         if not isinstance(value, Tensor):
             return value
+        if value.is_complex():
+            pairs = self._constant(torch.view_as_real(value.resolve_conj()))
+            return from_pairs(pairs)
         kind = "b" if value.dtype == torch.bool else "f"
         if value.numel() and bool((value == value.reshape(-1)[0]).all()):
             return layout.expand(literal(value.reshape(-1)[0].item()), value.shape)
@@ -139,6 +151,8 @@ class GraphTranslator:
         values = node.meta.get("val")
         for value in values if isinstance(values, (tuple, list)) else [values]:
             if not isinstance(value, Tensor) or value.dtype in (self.dtype, torch.bool):
+                continue
+            if value.dtype == self.dtype.to_complex():
                 continue
             if value.dtype in (torch.int32, torch.int64) and name in _COUNTING:
                 continue  # small counts and signs, exact as floating point numbers
@@ -170,13 +184,24 @@ def _check_shapes(name: str, found: Any, expected: Any) -> None:
     if isinstance(found, (tuple, list)) and isinstance(expected, (tuple, list)):
         for f, e in zip(found, expected, strict=False):
             _check_shapes(name, f, e)
-    elif isinstance(found, View) and isinstance(expected, Tensor) and found.shape != expected.shape:
+    elif not isinstance(found, (View, ComplexView)) or not isinstance(expected, Tensor):
+        return
+    elif found.shape != expected.shape:
         shapes = f"{found.shape} where torch makes {tuple(expected.shape)}"
         raise TraceError(f"{name} would make a tensor of shape {shapes}")
 
 
+def _is_complex(node: fx.Node) -> bool:
+    """Whether complex numbers go in or come out."""
+    values = [n.meta.get("val") for n in (node, *node.all_input_nodes)]
+    flat = [v for value in values for v in (value if isinstance(value, (list, tuple)) else [value])]
+    return any(isinstance(v, Tensor) and v.is_complex() for v in flat)
+
+
 def _is_float_or_bool(value: Any) -> bool:
-    return isinstance(value, Tensor) and (value.is_floating_point() or value.dtype == torch.bool)
+    if not isinstance(value, Tensor):
+        return False
+    return value.is_floating_point() or value.is_complex() or value.dtype == torch.bool
 
 
 def _plain_name(node: fx.Node) -> str:

@@ -17,6 +17,7 @@ from .draws import Constant, place
 from .emit import Output, emit_function
 from .graph import GraphTranslator
 from .layout import View
+from .operations.complex import as_real
 from .program import Program
 
 if TYPE_CHECKING:
@@ -97,8 +98,9 @@ def _place(program: Program, name: str, tensors: Sequence[Tensor], views: dict[i
     offset = 0
     for tensor in tensors:
         kind = "b" if tensor.dtype == torch.bool else "f"
-        views[id(tensor)] = program.input(name, offset, tensor.shape, kind)
-        offset += tensor.numel()
+        numbers = as_real(tensor)
+        views[id(tensor)] = program.input(name, offset, numbers.shape, kind)
+        offset += numbers.numel()
     return offset
 
 
@@ -114,8 +116,9 @@ def _functions(
     functions.append(("vjp", arguments, [Output("g", 0, n, outputs[2])]))
     gradients, offset = [], 0
     for tensor, view in zip(traced.parameters, outputs[3:], strict=True):
-        gradients.append(Output("g", offset, tensor.numel(), view))
-        offset += tensor.numel()
+        size = as_real(tensor).numel()
+        gradients.append(Output("g", offset, size, view))
+        offset += size
     functions.append(("vjp_p", arguments, gradients))
     functions.append(("vjp_t", arguments, [Output("g", 0, 1, outputs[1])]))
     return functions

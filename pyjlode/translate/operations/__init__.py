@@ -1,13 +1,26 @@
 """Operations that Julia code can be generated for; importing this fills the table."""
 
-from . import arithmetic, convolution, linalg, memory, products, reductions, resampling, views
+from . import (
+    arithmetic,
+    complex,
+    convolution,
+    fourier,
+    linalg,
+    memory,
+    products,
+    reductions,
+    resampling,
+    views,
+)
 from .table import TABLE, assign, in_place, is_covered, literal, plain_name
 
 __all__ = [
     "TABLE",
     "arithmetic",
     "assign",
+    "complex",
     "convolution",
+    "fourier",
     "in_place",
     "is_covered",
     "linalg",
