@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from .odeint import State, make_problem
 from .trace.capture import trace
 from .trace.locate import reason
 from .translate import translate
+from .translate.draws import Draw
 
 
 @dataclass(frozen=True, repr=False)
@@ -125,5 +126,5 @@ def explain(
     return found
 
 
-def _shapes(tensors: tuple[Tensor, ...]) -> tuple[tuple[int, ...], ...]:
+def _shapes(tensors: Sequence[Tensor | Draw]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(x.shape) for x in tensors)

@@ -13,7 +13,7 @@ module Pyjlode
 using ADTypes: AutoFiniteDiff
 using DiffEqCallbacks: IntegrandValuesSum, IntegratingSumCallback
 using FunctionWrappers: FunctionWrapper
-using LinearAlgebra: BLAS, dot
+using LinearAlgebra: BLAS, LAPACK, dot, exp!
 using LinearSolve: KLUFactorization
 using OrdinaryDiffEqCore: OrdinaryDiffEqCore
 using OrdinaryDiffEqLowOrderRK: BS3, DP5, Euler, Heun, Midpoint, RK4
@@ -33,6 +33,8 @@ using SciMLSensitivity: SciMLSensitivity, BacksolveAdjoint, GaussAdjoint, Interp
 include("elementary.jl")
 include("matmul.jl")
 include("pattern.jl")
+include("convolution.jl")
+include("linalg.jl")
 include("model.jl")
 include("jacobian.jl")
 include("methods.jl")

@@ -56,12 +56,14 @@ function small_product!(C, c, A, a, B, b, m, n, k, A_row, A_column, B_row, B_col
     return nothing
 end
 
-# BLAS is column-major: row-major C is C', and C' = B' * A'.
-function blas_product!(C, c, A, a, B, b, m, n, k, A_row, A_column, B_row, B_column)
+# BLAS is column-major: row-major C is C', and C' = B' * A'. The product is added to `beta * C`.
+function blas_product!(
+    C, c, A, a, B, b, m, n, k, A_row, A_column, B_row, B_column, beta=zero(eltype(C))
+)
     first_flag, first_stride = B_column == 1 ? ('N', B_row) : ('T', B_column)
     second_flag, second_stride = A_column == 1 ? ('N', A_row) : ('T', A_column)
     gemm!(
-        first_flag, second_flag, n, m, k, B, b, first_stride, A, a, second_stride, C, c, n,
+        first_flag, second_flag, n, m, k, B, b, first_stride, A, a, second_stride, C, c, n, beta,
     )
     return nothing
 end
@@ -70,7 +72,7 @@ for (T, routine) in ((Float64, :dgemm_), (Float32, :sgemm_))
     @eval function gemm!(
         flag_A::Char, flag_B::Char, m::Int, n::Int, k::Int,
         A::Vector{$T}, a::Int, A_stride::Int, B::Vector{$T}, b::Int, B_stride::Int,
-        C::Vector{$T}, c::Int, C_stride::Int,
+        C::Vector{$T}, c::Int, C_stride::Int, beta::$T,
     )
         GC.@preserve A B C ccall(
             (BLAS.@blasfunc($routine), BLAS.libblastrampoline), Cvoid,
@@ -81,7 +83,7 @@ for (T, routine) in ((Float64, :dgemm_), (Float32, :sgemm_))
             ),
             flag_A, flag_B, m, n, k,
             one($T), pointer(A, a + 1), max(1, A_stride), pointer(B, b + 1), max(1, B_stride),
-            zero($T), pointer(C, c + 1), max(1, C_stride), 1, 1,
+            beta, pointer(C, c + 1), max(1, C_stride), 1, 1,
         )
         return nothing
     end

@@ -5,6 +5,8 @@ using Test
     include("elementary.jl")
     include("matmul.jl")
     include("pattern.jl")
+    include("convolution.jl")
+    include("linalg.jl")
     include("solve.jl")
     include("discrete.jl")
 end

@@ -80,9 +80,12 @@ class JuliaEngine:
         inputs = (problem.y0, problem.t, *model.parameters)
         differentiate = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
         solve = _Solve(self.module, model, problem, method, sensealg, stats)
-        if not differentiate:
-            return solve.forward(problem.y0, problem.t, model.parameters, keep="nothing")[0]
-        return _Differentiable.apply(solve, problem.y0, problem.t, *model.parameters)
+        if differentiate:
+            states = _Differentiable.apply(solve, problem.y0, problem.t, *model.parameters)
+        else:
+            states = solve.forward(problem.y0, problem.t, model.parameters, keep="nothing")[0]
+        model.update(problem, states)
+        return states
 
 
 def _decay(rate: Tensor, t: Tensor, y: Tensor) -> Tensor:

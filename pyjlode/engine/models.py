@@ -11,15 +11,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.random import fork_rng
 
 from ..errors import TraceError, warn
 from ..problem import Problem
 from ..runtime import Runtime
-from ..trace.capture import trace
+from ..trace.capture import Traced, trace
 from ..trace.fingerprint import Structure, fingerprint, ignore_own_changes
 from ..trace.leaves import gradient_leaves
 from ..trace.locate import reason
+from ..trace.modes import without_compilation
 from ..translate import ModelSource, translate
+from ..translate.draws import Constant, Draw
+from ..translate.operations.complex import as_real
 from .callback import Callback
 
 
@@ -43,10 +47,12 @@ class Model:
     ----------
     handle : Any
         Julia's ``Model``.
-    parameters : tuple of torch.Tensor
+    tensors : tuple of torch.Tensor
         Tensors that get a gradient; their values are read at each solve.
-    constants : tuple of torch.Tensor
-        Tensors that need none; likewise.
+    constants : tuple of torch.Tensor or Draw
+        Tensors that need none, likewise, and random numbers, drawn for each solve.
+    updated : tuple of torch.Tensor
+        What the function changes when it runs, such as running statistics.
     set_constants : Any
         The Julia function that hands over the constants' values.
     dtype : torch.dtype
@@ -55,21 +61,35 @@ class Model:
     """
 
     handle: Any
-    parameters: tuple[Tensor, ...]
-    constants: tuple[Tensor, ...]
+    tensors: tuple[Tensor, ...]
+    constants: tuple[Constant, ...]
+    updated: tuple[Tensor, ...]
     set_constants: Any
     dtype: torch.dtype
     callback: Callback | None = None
 
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """The tensors that get a gradient, complex ones as pairs of real numbers."""
+        return tuple(as_real(x) for x in self.tensors)
+
     def refresh(self) -> None:
-        """Hand over the constants' current values."""
+        """Hand over the constants' current values, and random numbers drawn now."""
         if self.constants:
-            values = torch.cat([x.detach().reshape(-1).to(self.dtype) for x in self.constants])
+            current = [as_real(x() if isinstance(x, Draw) else x.detach()) for x in self.constants]
+            values = torch.cat([x.reshape(-1).to(self.dtype) for x in current])
             self.set_constants(self.handle, values.numpy())
 
     def errors(self) -> AbstractContextManager[None]:
         """Around a call of Julia: an exception of the user's function comes out as itself."""
         return nullcontext() if self.callback is None else self.callback.errors()
+
+    def update(self, problem: Problem, states: Tensor) -> None:
+        """Have the function change what it changes, once for each saved state."""
+        if self.updated:
+            with torch.no_grad(), fork_rng(devices=[]):
+                for t, y in zip(problem.t.detach(), states.detach(), strict=True):
+                    problem.func(t.to(y.dtype), y)
 
 
 @dataclass(frozen=True)
@@ -83,19 +103,19 @@ class _Entry:
     """
 
     model: Model | None
-    parameters: tuple[int | Tensor, ...]
-    constants: tuple[int | Tensor, ...]
+    tensors: tuple[Any, ...]
+    constants: tuple[Any, ...]
     owner: object
 
-    def bind(self, tensors: Sequence[Tensor]) -> Model | None:
+    def bind(self, reached: Sequence[Tensor]) -> Model | None:
         """The model with a function's own tensors."""
         if self.model is None:
             return None
-        parameters, constants = (
-            tuple(x if isinstance(x, Tensor) else tensors[x] for x in places)
-            for places in (self.parameters, self.constants)
+        tensors, constants = (
+            tuple(reached[x] if isinstance(x, int) else x for x in places)
+            for places in (self.tensors, self.constants)
         )
-        return replace(self.model, parameters=parameters, constants=constants)
+        return replace(self.model, tensors=tensors, constants=constants)
 
 
 class ModelCache:
@@ -122,9 +142,9 @@ class ModelCache:
         number = {id(x): i for i, x in enumerate(after.tensors)}
         places = [
             tuple(number.get(id(x), x) for x in tensors)
-            for tensors in (model.parameters, model.constants)
+            for tensors in (model.tensors, model.constants)
         ]
-        traced = None if model.callback else replace(model, parameters=(), constants=())
+        traced = None if model.callback else replace(model, tensors=(), constants=())
         has = wanted if model.callback is None else Wanted.JACOBIAN
         entry = _Entry(traced, places[0], places[1], problem.owner)
         self._entries[self._key(after, problem, has)] = entry
@@ -146,7 +166,13 @@ class ModelCache:
 
     def _make(self, problem: Problem, wanted: Wanted) -> Model:
         try:
-            model = self._compile(problem, wanted)
+            traced = trace(
+                problem.func,
+                problem.y0,
+                derivatives=wanted >= Wanted.GRADIENTS,
+                jacobian=wanted >= Wanted.JACOBIAN,
+            )
+            model = self.compile(traced)
             self._verify(problem, model)
         except TraceError as error:
             # A function that fails on plain tensors fails for the user's own reasons: say those.
@@ -156,20 +182,15 @@ class ModelCache:
             return self._callback(problem)
         return model
 
-    def _compile(self, problem: Problem, wanted: Wanted) -> Model:
-        traced = trace(
-            problem.func,
-            problem.y0,
-            derivatives=wanted >= Wanted.GRADIENTS,
-            jacobian=wanted >= Wanted.JACOBIAN,
-        )
+    def compile(self, traced: Traced) -> Model:
+        """Compile what was traced; nothing is remembered."""
         source = translate(traced)
         handle = self.module.generate(
             _KINDS[traced.dtype],
             source.code,
-            problem.y0.numel(),
-            sum(p.numel() for p in source.parameters),
-            sum(c.numel() for c in source.constants),
+            traced.shape.numel(),
+            sum(as_real(p).numel() for p in source.parameters),
+            sum(c.numel() if isinstance(c, Draw) else as_real(c).numel() for c in source.constants),
             source.workspace,
             source.depends_on_time,
             self._pattern(source),
@@ -178,6 +199,7 @@ class ModelCache:
             handle,
             source.parameters,
             source.constants,
+            traced.updated,
             self.module.set_constants_b,
             traced.dtype,
         )
@@ -196,9 +218,15 @@ class ModelCache:
         """
         y = problem.y0.detach().contiguous()
         t = problem.t[0].detach().to(y.dtype)
-        with torch.no_grad():
-            expected = problem.func(t, y)
-        model.refresh()
+        saved = [x.clone() for x in model.updated]
+        with torch.no_grad(), fork_rng(devices=[]):
+            before = torch.get_rng_state()
+            with without_compilation():
+                expected = problem.func(t, y)
+            torch.set_rng_state(before)
+            model.refresh()
+            for x, value in zip(model.updated, saved, strict=True):
+                x.copy_(value)
         result = torch.empty_like(y)
         parameters = [p.detach().reshape(-1) for p in model.parameters]
         flat = torch.cat(parameters) if parameters else y.new_zeros(1)
@@ -220,7 +248,7 @@ class ModelCache:
         callback = Callback(problem.func, problem.y0, parameters)
         handle = callback.model(self.module, _KINDS[problem.y0.dtype])
         return Model(
-            handle, parameters, (), self.module.set_constants_b, problem.y0.dtype, callback
+            handle, parameters, (), (), self.module.set_constants_b, problem.y0.dtype, callback
         )
 
     def _warn(self, problem: Problem, error: TraceError) -> None:

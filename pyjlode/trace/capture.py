@@ -8,7 +8,6 @@ found by identity, and their current values are read at each solve.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +16,10 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import DerivativeError, TraceError
-from ..translate.operations import is_covered, plain_name
+from .decompositions import decompositions
 from .locate import line_that_raised
+from .modes import traceable
+from .updates import take_out_updates
 
 Dynamics = Callable[[Tensor, Tensor], Tensor]
 
@@ -40,6 +41,8 @@ class Traced:
         Tensors from outside that require a gradient.
     constants : tuple of torch.Tensor
         The other tensors from outside.
+    updated : tuple of torch.Tensor
+        Tensors from outside that the function changes and no result rests on.
     has_derivatives : bool
     has_jacobian : bool
         Whether ``df/dt`` is among the outputs, for methods that need Jacobians.
@@ -50,33 +53,22 @@ class Traced:
     dtype: torch.dtype
     parameters: tuple[Tensor, ...]
     constants: tuple[Tensor, ...]
+    updated: tuple[Tensor, ...]
     has_derivatives: bool
     has_jacobian: bool = False
-
-
-@functools.cache
-def _decompositions() -> dict[Any, Callable[..., Any]]:
-    """Every decomposition that torch has, but for the operations that the table covers."""
-    from torch._decomp import core_aten_decompositions, decomposition_table
-
-    chosen = {**decomposition_table, **core_aten_decompositions()}
-    return {
-        op: rule
-        for op, rule in chosen.items()
-        if isinstance(op, torch._ops.OpOverload) and not is_covered(plain_name(op))
-    }
 
 
 def _make_graph(function: Callable[..., Any], *examples: Tensor) -> fx.GraphModule:
     from torch.fx.experimental.proxy_tensor import make_fx
 
     try:
-        graph = make_fx(
-            function,
-            decomposition_table=_decompositions(),
-            tracing_mode="fake",
-            _allow_non_fake_inputs=True,
-        )(*examples)
+        with traceable():
+            graph = make_fx(
+                function,
+                decomposition_table=decompositions(),
+                tracing_mode="fake",
+                _allow_non_fake_inputs=True,
+            )(*examples)
     except DerivativeError:
         raise
     except Exception as error:
@@ -132,6 +124,7 @@ def trace(func: Dynamics, example: Tensor, *, derivatives: bool, jacobian: bool 
         return (out.detach(),)
 
     graph = _make_graph(value, t, y, torch.zeros_like(y))
+    updated = take_out_updates(graph)
     outside = _outside_tensors(graph)
     parameters = tuple(x for x in outside if x.requires_grad)
     if derivatives:
@@ -151,11 +144,12 @@ def trace(func: Dynamics, example: Tensor, *, derivatives: bool, jacobian: bool 
             return (out.detach(), *found)
 
         graph = _make_graph(joint, t, y, torch.zeros_like(y))
+        updated = take_out_updates(graph)
     constants = tuple(x for x in _outside_tensors(graph) if not x.requires_grad)
     for x in (*parameters, *constants):
-        if x.dtype not in (y.dtype, torch.bool):
+        if x.dtype not in (y.dtype, y.dtype.to_complex(), torch.bool):
             raise TraceError(f"it uses a tensor of {x.dtype}, and the state is of {y.dtype}")
-    return Traced(graph, y.shape, y.dtype, parameters, constants, derivatives, jacobian)
+    return Traced(graph, y.shape, y.dtype, parameters, constants, updated, derivatives, jacobian)
 
 
 def _time_gradient(product: Tensor | None, v: Tensor) -> Tensor | None:
@@ -171,5 +165,7 @@ def _outside_tensors(graph: fx.GraphModule) -> list[Tensor]:
     for node in graph.graph.nodes:
         if node.op == "get_attr":
             tensor = getattr(graph, str(node.target))
+            if not isinstance(tensor, Tensor):
+                raise TraceError(f"it uses a {type(tensor).__name__} of its own")
             found[id(tensor)] = tensor
     return list(found.values())

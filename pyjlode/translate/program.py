@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
+
+from .draws import Constant
 from .layout import Buffer, View, expand, whole
 
 
@@ -74,12 +77,15 @@ class Program:
         Buffers that the caller owns, and the Julia argument that holds each.
     origins : dict of Operation to str
         The ATen operation that each comes from.
+    constants : list of (torch.Tensor or Draw, View)
+        What translation made, for the end of the vector of constants.
     """
 
     mutates: bool = False
     operations: list[Operation] = field(default_factory=list)
     inputs: dict[Buffer, str] = field(default_factory=dict)
     origins: dict[Operation, str] = field(default_factory=dict)
+    constants: list[tuple[Constant, View]] = field(default_factory=list)
 
     def input(self, name: str, offset: int, shape: Sequence[int], kind: str = "f") -> View:
         """A tensor of the caller's: part of the argument ``name``, from ``offset``."""
@@ -89,6 +95,13 @@ class Program:
         buffer = Buffer(size, kind, name, offset, scalar=name == "t")
         self.inputs[buffer] = name
         return whole(buffer, shape)
+
+    def constant(self, constant: Constant) -> View:
+        """A tensor whose values are known before a solve; its place is given at the end."""
+        kind = "b" if constant.dtype == torch.bool else "f"
+        view = self.input("c", 0, constant.shape, kind)
+        self.constants.append((constant, view))
+        return view
 
     def pointwise(
         self, template: str, args: Sequence[View], shape: Sequence[int], kind: str = "f"

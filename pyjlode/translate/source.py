@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .draws import Constant, place
 from .emit import Output, emit_function
 from .graph import GraphTranslator
 from .layout import View
+from .operations.complex import as_real
 from .program import Program
 from .sparsity import Pattern, jacobian_pattern
 
@@ -39,8 +41,8 @@ class ModelSource:
         The length of ``w``.
     parameters : tuple of torch.Tensor
         The tensors that ``p`` holds, one after the other.
-    constants : tuple of torch.Tensor
-        The tensors that ``c`` holds.
+    constants : tuple of torch.Tensor or Draw
+        What ``c`` holds: tensors, and random numbers to be drawn for each solve.
     depends_on_time : bool
         Whether the derivative with respect to time can differ from zero.
     pattern : Pattern or None
@@ -53,7 +55,7 @@ class ModelSource:
     names: tuple[str, ...]
     workspace: int
     parameters: tuple[Tensor, ...]
-    constants: tuple[Tensor, ...]
+    constants: tuple[Constant, ...]
     depends_on_time: bool
     pattern: Pattern | None
     steps: Mapping[str, tuple[str, ...]]
@@ -79,12 +81,7 @@ def translate(traced: Traced) -> ModelSource:
     end = _place(program, "c", traced.constants, tensors)
     translator = GraphTranslator(traced.graph, program, placeholders, tensors, traced.dtype)
     outputs = translator.run()
-    constants = list(traced.constants)
-    for tensor, view in translator.constants:
-        assert view.buffer is not None
-        view.buffer.offset = end
-        end += tensor.numel()
-        constants.append(tensor)
+    constants = (*traced.constants, *place(program.constants, end))
 
     functions = {
         name: emit_function(name, arguments, program, wanted)
@@ -95,7 +92,7 @@ def translate(traced: Traced) -> ModelSource:
         names=tuple(functions),
         workspace=max(f.workspace for f in functions.values()),
         parameters=traced.parameters,
-        constants=tuple(constants),
+        constants=constants,
         depends_on_time=traced.has_derivatives and outputs[1] is not None,
         pattern=_pattern(traced, program, outputs[0]),
         steps={name: f.steps for name, f in functions.items()},
@@ -106,8 +103,9 @@ def _place(program: Program, name: str, tensors: Sequence[Tensor], views: dict[i
     offset = 0
     for tensor in tensors:
         kind = "b" if tensor.dtype == torch.bool else "f"
-        views[id(tensor)] = program.input(name, offset, tensor.shape, kind)
-        offset += tensor.numel()
+        numbers = as_real(tensor)
+        views[id(tensor)] = program.input(name, offset, numbers.shape, kind)
+        offset += numbers.numel()
     return offset
 
 
@@ -128,8 +126,9 @@ def _functions(
     gradients, offset = [], 0
     end = 3 + len(traced.parameters)
     for tensor, view in zip(traced.parameters, outputs[3:end], strict=True):
-        gradients.append(Output("g", offset, tensor.numel(), view))
-        offset += tensor.numel()
+        size = as_real(tensor).numel()
+        gradients.append(Output("g", offset, size, view))
+        offset += size
     functions.append(("vjp_p", arguments, gradients))
     functions.append(("vjp_t", arguments, [Output("g", 0, 1, outputs[1])]))
     if traced.has_jacobian:

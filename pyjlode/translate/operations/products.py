@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from math import prod
+
+from torch import Tensor
+
 from .. import layout
 from ..layout import View
 from ..program import Program
 from .arithmetic import add
 from .reductions import sum_
 from .table import (
+    contiguous,
     copied,
     elementwise,
     operation,
@@ -59,3 +64,20 @@ def dot(b: Program, x: View, y: View) -> View:
 @operation("aten.addmv")
 def addmv(b: Program, bias: View, x: View, y: View, *, beta: float = 1, alpha: float = 1) -> View:
     return add(b, elementwise(b, "{0} * {1}", [mv(b, x, y), alpha]), bias, alpha=beta)
+
+
+def along(b: Program, x: View, dim: int, matrix: Tensor) -> View:
+    """Multiply every line along a dimension with a constant matrix."""
+    dim %= len(x.shape)
+    n_out, n_in = matrix.shape
+    before, after = prod(x.shape[:dim]), prod(x.shape[dim + 1 :])
+    flat = layout.reshape(contiguous(b, x), (before, n_in, after))
+    assert flat is not None
+    if after == 1:
+        lines = layout.squeeze(flat, [2])
+        product = matmul(b, lines, layout.permute(b.constant(matrix), (1, 0)))
+    else:
+        product = matmul(b, layout.expand(b.constant(matrix), (before, n_out, n_in)), flat)
+    result = layout.reshape(product, (*x.shape[:dim], n_out, *x.shape[dim + 1 :]))
+    assert result is not None
+    return result

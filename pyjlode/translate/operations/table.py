@@ -95,6 +95,12 @@ def copied(b: Program, x: View) -> View:
     return out
 
 
+def contiguous(b: Program, x: View) -> View:
+    """The same elements in memory, row-major, as compiled routines want them."""
+    in_memory = x.buffer is not None and not x.buffer.scalar and x.kind == "f"
+    return x if in_memory and layout.is_contiguous(x.shape, x.strides) else copied(b, x)
+
+
 def is_covered(name: str) -> bool:
     """Whether the table has an operation, or the plain form of an in-place one."""
     return name in TABLE or in_place(name) is not None

@@ -1,4 +1,7 @@
-"""Views: strides change, memory does not."""
+"""Views: strides change, memory does not.
+
+In-place forms such as ``squeeze_`` are the same operations: the trace goes on with their result.
+"""
 
 from __future__ import annotations
 
@@ -38,14 +41,14 @@ def permute(b: Program, x: View, dims: Sequence[int]) -> View:
     return layout.permute(x, dims)
 
 
-@operation("aten.transpose")
+@operation("aten.transpose", "aten.transpose_")
 def transpose(b: Program, x: View, dim0: int, dim1: int) -> View:
     dims = list(range(len(x.shape)))
     dims[dim0], dims[dim1] = dims[dim1], dims[dim0]
     return layout.permute(x, dims)
 
 
-@operation("aten.t")
+@operation("aten.t", "aten.t_")
 def t(b: Program, x: View) -> View:
     return layout.permute(x, range(len(x.shape))[::-1])
 
@@ -87,12 +90,12 @@ def slice_(
     return layout.slice_(x, dim, start, end, step)
 
 
-@operation("aten.unsqueeze")
+@operation("aten.unsqueeze", "aten.unsqueeze_")
 def unsqueeze(b: Program, x: View, dim: int) -> View:
     return layout.unsqueeze(x, dim)
 
 
-@operation("aten.squeeze")
+@operation("aten.squeeze", "aten.squeeze_")
 def squeeze(b: Program, x: View, dim: int | Sequence[int] | None = None) -> View:
     return layout.squeeze(x, [dim] if isinstance(dim, int) else dim)
 
@@ -123,3 +126,9 @@ def as_strided(
     if not x.is_whole:
         raise TraceError("it takes as_strided of a tensor that is itself a view")
     return View(x.buffer, tuple(size), tuple(stride), offset or 0, x.kind)
+
+
+@operation("aten._has_same_storage_numel")
+def has_same_storage_numel(b: Program, *_: Any) -> bool:
+    """A check that forward-mode differentiation leaves behind; its result is not used."""
+    return True
