@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -57,6 +58,20 @@ def piecewise(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return torch.relu(y.flip(0) - 1e6) - y
 
 
+CONV = nn.Conv1d(2, 2, 3, padding=1, padding_mode="circular").to(D)
+BLOCK = nn.Sequential(
+    nn.Conv2d(2, 4, 3, padding=1, groups=2), nn.Tanh(), nn.ConvTranspose2d(4, 2, 1)
+).to(D)
+
+
+def convolution(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return torch.tanh(CONV(y))
+
+
+def block(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return BLOCK(y) * t
+
+
 # Function, state, how many products show the whole Jacobian.
 CASES: dict[str, tuple[Func, torch.Tensor, int]] = {
     "diffusion": (diffusion, torch.linspace(0.1, 1.0, 40, dtype=D), 3),
@@ -65,6 +80,8 @@ CASES: dict[str, tuple[Func, torch.Tensor, int]] = {
     "oscillators, sparse": (oscillators, torch.linspace(-1, 1, 200, dtype=D).view(100, 2), 2),
     "rotation": (rotation, torch.tensor([0.3, -0.5, 0.8], dtype=D), 2),
     "network": (network, torch.linspace(-1, 1, 12, dtype=D).view(4, 3), 3),
+    "convolution": (convolution, torch.linspace(-1, 1, 24, dtype=D).view(1, 2, 12), 6),
+    "block": (block, torch.linspace(-1, 1, 72, dtype=D).view(1, 2, 6, 6), 18),
     "in place": (in_place, torch.linspace(0.2, 1, 6, dtype=D), 2),
     "piecewise": (piecewise, torch.linspace(0.2, 1, 6, dtype=D), 2),
 }
@@ -125,10 +142,15 @@ def test_values(julia: str, name: str, dtype: torch.dtype) -> None:
 
 def _in_single(name: str) -> tuple[Func, torch.Tensor]:
     func, y, _ = CASES[name]
-    if name == "network":
-        net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3))
-        return (lambda t, y: net(y) * (1 + t)), y.float()
-    return func, y.float()
+    modules = {"network": NET, "convolution": CONV, "block": BLOCK}
+    if name not in modules:
+        return func, y.float()
+    twin = copy.deepcopy(modules[name]).float()
+    return {
+        "network": lambda t, y: twin(y) * (1 + t),
+        "convolution": lambda t, y: torch.tanh(twin(y)),
+        "block": lambda t, y: twin(y) * t,
+    }[name], y.float()
 
 
 @pytest.mark.parametrize("method", ["Rodas5P", "FBDF", "KenCarp4"])

@@ -11,7 +11,7 @@ Curtis, Powell and Reid, On the estimation of sparse Jacobian matrices, 1974.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 
@@ -144,5 +144,67 @@ def _matmul(finder: _Finder, op: Call) -> Bits:
     return (rows | columns).reshape(-1, finder.width)
 
 
+class _Convolution:
+    """What sees what in a convolution, from the integers that its Julia routine gets."""
+
+    def __init__(self, finder: _Finder, op: Call) -> None:
+        self.batch, self.groups, self.results, self.channels, *rest = op.integers
+        grid = np.reshape(rest, (6, 3)).tolist()
+        self.lengths, self.kernel, self.places, self.stride, padding, self.dilation = grid
+        self.argument = finder.bits(op.args[0])
+        self.width = finder.width
+        # A kernel that depends on the state itself is seen by all.
+        self.weight = np.bitwise_or.reduce(finder.bits(op.args[1]), axis=0)
+        self.padded = np.zeros(
+            (
+                *(self.batch, self.groups),
+                *(n + 2 * p for n, p in zip(self.lengths, padding, strict=True)),
+                self.width,
+            ),
+            dtype=np.uint8,
+        )
+        inside = (slice(p, p + n) for n, p in zip(self.lengths, padding, strict=True))
+        self.inside = (slice(None), slice(None), *inside)
+
+    def sum_channels(self, channels: int, lengths: list[int]) -> Bits:
+        shape = (self.batch, self.groups, channels, *lengths, self.width)
+        return np.bitwise_or.reduce(self.argument.reshape(shape), axis=2)
+
+    def under_kernel(self) -> Iterator[tuple[slice, ...]]:
+        """For each element of the kernel, where it lies for all places."""
+        for offset in np.ndindex(*self.kernel):
+            steps = zip(offset, self.dilation, self.stride, self.places, strict=True)
+            yield (
+                slice(None),
+                slice(None),
+                *(slice(k * d, k * d + s * (n - 1) + 1, s) for k, d, s, n in steps),
+            )
+
+    def each_channel(self, bits: Bits, channels: int) -> Bits:
+        full = np.repeat(bits[:, :, None], channels, axis=2)
+        return (full | self.weight).reshape(-1, self.width)
+
+
+def _convolve(finder: _Finder, op: Call) -> Bits:
+    c = _Convolution(finder, op)
+    c.padded[c.inside] = c.sum_channels(c.channels, c.lengths)
+    seen = np.zeros((c.batch, c.groups, *c.places, c.width), dtype=np.uint8)
+    for under in c.under_kernel():
+        seen |= c.padded[under]
+    return c.each_channel(seen, c.results)
+
+
+def _convolve_transposed(finder: _Finder, op: Call) -> Bits:
+    c = _Convolution(finder, op)
+    results = c.sum_channels(c.results, c.places)
+    for under in c.under_kernel():
+        c.padded[under] |= results
+    return c.each_channel(c.padded[c.inside], c.channels)
+
+
 # What the compiled routines of julia/src make of their arguments.
-CALLS: dict[str, Callable[[_Finder, Call], Bits]] = {"matmul!": _matmul}
+CALLS: dict[str, Callable[[_Finder, Call], Bits]] = {
+    "matmul!": _matmul,
+    "convolve!": _convolve,
+    "convolve_transposed!": _convolve_transposed,
+}
