@@ -74,8 +74,11 @@ def main() -> None:
     net = make_net()
     tolerances = {"rtol": 1e-7, "atol": 1e-7}
     solvers = {
-        "pyjlode gauss": torch_gradient(
+        "pyjlode discrete": torch_gradient(
             net, lambda f, y: odeint(f, y, T, engine="julia", **tolerances)
+        ),
+        "pyjlode gauss": torch_gradient(
+            net, lambda f, y: odeint(f, y, T, engine="julia", sensealg="gauss", **tolerances)
         ),
         "pyjlode backsolve": torch_gradient(
             net, lambda f, y: odeint(f, y, T, engine="julia", sensealg="backsolve", **tolerances)

@@ -31,6 +31,8 @@ D = torch.float64
 ADJOINTS = {
     "torch": [DiscreteAdjoint(), BacksolveAdjoint()],
     "julia": [
+        DiscreteAdjoint(),
+        DiscreteAdjoint(checkpoints=2),
         GaussAdjoint(),
         GaussAdjoint(checkpointing=True),
         InterpolatingAdjoint(),
@@ -98,7 +100,7 @@ def _network() -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
     return net, scale, torch.tensor([[0.5, -0.3], [1.0, 0.4]], dtype=D)
 
 
-@pytest.mark.parametrize("i", range(7))
+@pytest.mark.parametrize("i", range(9))
 @pytest.mark.parametrize("reverse", [False, True])
 def test_every_adjoint(engine: str, i: int, reverse: bool) -> None:
     """Gradients with respect to the state, the times, the parameters and a closed-over tensor."""

@@ -168,6 +168,19 @@ end
         end
     end
 
+    @testset "stages beyond the budget are computed again" begin
+        budget = Pyjlode.STAGES_BUDGET[]
+        Pyjlode.STAGES_BUDGET[] = 1000
+        try
+            r = recorded("Tsit5")
+            @test isempty(r.solved.tape.stages)
+            @test length(r.solved.tape.states) == length(r.solved.tape.t) > 9
+            test_exact(r)
+        finally
+            Pyjlode.STAGES_BUDGET[] = budget
+        end
+    end
+
     @testset "a gradient that is not finite throws" begin
         (; solved, settings, out) = recorded("Tsit5")
         @test_throws Pyjlode.BackwardFailure backward(
