@@ -119,11 +119,12 @@ _layer("local_response_norm", _IMAGE, lambda: nn.LocalResponseNorm(2))
 _TOKENS = (2, 4, 8)
 _HEADS = (2, 2, 4, 8)
 _MASK = torch.tensor([[True, False, True, True]] * 3 + [[True] * 4])
+_BIAS = _random(4, 4)
 _attend = F.scaled_dot_product_attention
 _case("attention", _HEADS, lambda t, y: _attend(y, y * 2, y.flip(-2)))
 _case("attention_causal", _HEADS, lambda t, y: _attend(y, y, y, is_causal=True))
 _case("attention_mask", _HEADS, lambda t, y: _attend(y, y, y, attn_mask=_MASK))
-_case("attention_bias", _HEADS, lambda t, y: _attend(y, y, y, attn_mask=_random(4, 4)))
+_case("attention_bias", _HEADS, lambda t, y: _attend(y, y, y, attn_mask=_BIAS))
 _layer(
     "multihead",
     _TOKENS,
@@ -252,7 +253,7 @@ def _derivative(t: Tensor, y: Tensor) -> Tensor:
 for _n in (6, 7, 96, 97, 130):
     _case(f"rfft_{_n}", (2, _n), _derivative)
 _case("fft", (12,), lambda t, y: torch.fft.ifft(torch.fft.fft(y) * (1 + 0.5j)).real)
-_case("fft_long", (90,), lambda t, y: torch.fft.ifft(torch.fft.fft(y) ** 2, norm="ortho").imag)
+_case("fft_long", (90,), lambda t, y: torch.fft.ifft(torch.fft.fft(y) ** 2, norm="ortho").real)
 _case("fft2", (5, 4), lambda t, y: torch.fft.ifft2(torch.fft.fft2(y) ** 2).real)
 _case("rfftn", (3, 4, 6), lambda t, y: torch.fft.irfftn(torch.fft.rfftn(y) ** 2, s=y.shape))
 _case("fft_ortho", (8,), lambda t, y: torch.fft.fft(y, norm="ortho").imag)
@@ -333,7 +334,7 @@ _layer("alpha_dropout", (4, 3), lambda: nn.AlphaDropout(0.5))
 _layer("attention_dropout", _TOKENS, lambda: _encoder(dropout=0.3))
 _case("rand", (3,), lambda t, y: y * torch.rand(3, dtype=torch.float64))
 _case("randn_like", (3,), lambda t, y: y * torch.randn_like(y) + torch.randn_like(y))
-_case("rademacher", (3,), lambda t, y: y * (2.0 * torch.randint(0, 2, (3,)) - 1.0))
+_case("rademacher", (3,), lambda t, y: y * (2 * torch.randint(0, 2, (3,)).to(y) - 1))
 _case("bernoulli", (3,), lambda t, y: y * torch.bernoulli(torch.full((3,), 0.5, dtype=y.dtype)))
 _case("transposed_mask", (3, 3), lambda t, y: F.dropout(y.mT, 0.5))
 _case("normal_", (3,), lambda t, y: y * torch.empty_like(y).normal_())

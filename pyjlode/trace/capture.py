@@ -147,5 +147,7 @@ def _outside_tensors(graph: fx.GraphModule) -> list[Tensor]:
     for node in graph.graph.nodes:
         if node.op == "get_attr":
             tensor = getattr(graph, str(node.target))
+            if not isinstance(tensor, Tensor):
+                raise TraceError(f"it uses a {type(tensor).__name__} of its own")
             found[id(tensor)] = tensor
     return list(found.values())
