@@ -27,8 +27,10 @@ def test_model(julia: str, name: str) -> None:
     def solve(y: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         return odeint(func, y, times, rtol=1e-9, atol=1e-10, engine="julia")
 
+    # Stiff, or with kinks: there Runge-Kutta steps must be short.
+    substeps = {"ode_net_block": 80, "robertson": 400}.get(name, 12)
     states, found = gradients(solve, y0, t, [])
-    expected_states, expected = gradients(lambda y, s: rk4(func, y, s, 12), y0, t, [])
+    expected_states, expected = gradients(lambda y, s: rk4(func, y, s, substeps), y0, t, [])
     assert_close(states, expected_states, 1e-6, "states")
     for g, e in zip(found, expected, strict=True):
         assert_close(g, e, 1e-4, "gradient")

@@ -65,9 +65,9 @@ def paired(b: Program, real: View, imag: View | None) -> ComplexView:
 def as_pairs(b: Program, z: ComplexView) -> View:
     """The parts side by side in memory, as torch has them; where they lie so, the same memory."""
     r, i = z.real, z.imag
-    if r.buffer is not None and r.buffer is i.buffer:
-        if i.offset == r.offset + 1 and i.strides == r.strides:
-            return View(r.buffer, (*r.shape, 2), (*r.strides, 1), r.offset)
+    together = r.buffer is i.buffer and i.offset == r.offset + 1 and i.strides == r.strides
+    if r.buffer is not None and together:
+        return View(r.buffer, (*r.shape, 2), (*r.strides, 1), r.offset)
     return stack(b, [r, i], -1)
 
 
