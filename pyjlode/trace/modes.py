@@ -5,8 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._mode_utils import no_dispatch
 
 
 @contextmanager
@@ -22,6 +27,28 @@ def without_compilation() -> Iterator[None]:
         yield
 
 
+class _Originals(TorchFunctionMode):
+    """Undo what a trace changes in place: torch really counts in zero-dimensional tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        target: Any = args[0] if args else None
+        in_place = type(target) is Tensor and getattr(func, "__name__", "").endswith("_")
+        # What torch.func wraps was made in the trace.
+        if in_place and not is_functorch_wrapped_tensor(target):
+            with no_dispatch():
+                self.found.setdefault(id(target), (target, target.detach().clone()))
+        return func(*args, **(kwargs or {}))
+
+    def restore(self) -> None:
+        with torch.no_grad():
+            for tensor, original in self.found.values():
+                tensor.copy_(original)
+
+
 @contextmanager
 def traceable() -> Iterator[None]:
     """Attention as products and a softmax, and nothing compiled."""
@@ -29,8 +56,10 @@ def traceable() -> Iterator[None]:
 
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    originals = _Originals()
     try:
-        with without_compilation(), sdpa_kernel(SDPBackend.MATH):
+        with without_compilation(), sdpa_kernel(SDPBackend.MATH), originals:
             yield
     finally:
+        originals.restore()
         torch.backends.mha.set_fastpath_enabled(fast_path)

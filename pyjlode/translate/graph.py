@@ -125,7 +125,7 @@ class GraphTranslator:
         if any(n not in self.folded for n in node.all_input_nodes):
             return False
         assert isinstance(node.target, torch._ops.OpOverload)
-        fresh = self.program.mutates and not node.all_input_nodes
+        fresh = self.program.mutates and not node.all_input_nodes and _plain_name(node) in TABLE
         if fresh and _is_float_or_bool(node.meta.get("val")):
             return False  # later operations may write into it
         args = fx.map_arg(node.args, self.folded.__getitem__)

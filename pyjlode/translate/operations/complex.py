@@ -63,8 +63,12 @@ def paired(b: Program, real: View, imag: View | None) -> ComplexView:
 
 
 def as_pairs(b: Program, z: ComplexView) -> View:
-    """The parts side by side in memory, as torch has them."""
-    return stack(b, [z.real, z.imag], -1)
+    """The parts side by side in memory, as torch has them; where they lie so, the same memory."""
+    r, i = z.real, z.imag
+    together = r.buffer is i.buffer and i.offset == r.offset + 1 and i.strides == r.strides
+    if r.buffer is not None and together:
+        return View(r.buffer, (*r.shape, 2), (*r.strides, 1), r.offset)
+    return stack(b, [r, i], -1)
 
 
 def from_pairs(x: View) -> ComplexView:
@@ -216,7 +220,9 @@ def square(b: Program, z: ComplexView) -> ComplexView:
     return mul(b, z, z)
 
 
-@complex_operation("aten._conj", "aten._conj_physical", "aten.conj_physical", "aten.conj")
+@complex_operation(
+    "aten._conj", "aten._conj_physical", "prims.conj_physical", "aten.conj_physical", "aten.conj"
+)
 def conj(b: Program, z: Any) -> Any:
     if not isinstance(z, ComplexView):
         return z
@@ -380,7 +386,7 @@ def where(b: Program, condition: View, x: Any, y: Any) -> ComplexView:
 
 def _filled(b: Program, shape: Sequence[int], value: Any = 0.0) -> ComplexView:
     value_real, value_imag = parts(value)
-    out = ComplexView(empty(b, shape), empty(b, shape))
+    out = from_pairs(empty(b, (*shape, 2)))
     b.write(out.real, layout.expand(value_real, shape))
     b.write(out.imag, layout.expand(as_view(0.0) if value_imag is None else value_imag, shape))
     return out
