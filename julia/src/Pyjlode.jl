@@ -28,7 +28,10 @@ using SciMLSensitivity: SciMLSensitivity, BacksolveAdjoint, GaussAdjoint, Interp
     ODEAdjointProblem, QuadratureAdjoint, ZygoteVJP
 
 include("elementary.jl")
+include("special.jl")
 include("matmul.jl")
+include("indexing.jl")
+include("ordering.jl")
 include("model.jl")
 include("methods.jl")
 include("forward.jl")

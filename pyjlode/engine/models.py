@@ -17,6 +17,7 @@ from ..trace.capture import trace
 from ..trace.fingerprint import attributes, fingerprint, ignore_own_changes
 from ..trace.leaves import gradient_leaves
 from ..translate import translate
+from ..translate.graph import check_exact, exact_integers
 from .callback import callback_model
 
 _CAPACITY = 128
@@ -50,6 +51,8 @@ class Model:
     def refresh(self) -> None:
         """Hand over the constants' current values."""
         if self.constants:
+            for x in self.constants:
+                check_exact(x, exact_integers(self.dtype))
             values = torch.cat([x.detach().reshape(-1).to(self.dtype) for x in self.constants])
             self.set_constants(self.handle, values.numpy())
 

@@ -142,8 +142,11 @@ def trace(func: Dynamics, example: Tensor, *, derivatives: bool) -> Traced:
 
         graph = _make_graph(joint, t, y, torch.zeros_like(y))
     constants = tuple(x for x in _outside_tensors(graph) if not x.requires_grad)
-    for x in (*parameters, *constants):
-        if x.dtype not in (y.dtype, torch.bool):
+    for x in parameters:
+        if x.dtype != y.dtype:
+            raise TraceError(f"it uses a parameter of {x.dtype}, and the state is of {y.dtype}")
+    for x in constants:
+        if x.is_complex() or torch.promote_types(x.dtype, y.dtype) != y.dtype:
             raise TraceError(f"it uses a tensor of {x.dtype}, and the state is of {y.dtype}")
     return Traced(graph, y.shape, y.dtype, parameters, constants, derivatives)
 

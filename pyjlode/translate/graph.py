@@ -11,7 +11,10 @@ from ..errors import TraceError
 from . import layout
 from .layout import View, uniform
 from .operations import TABLE, in_place, literal, plain_name
+from .operations.table import Handler, as_float, elementwise, to_bool, to_float
 from .program import Program
+
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 class GraphTranslator:
@@ -77,10 +80,14 @@ class GraphTranslator:
         if handler is None:
             raise TraceError(f"Julia code for {name} is not in the table of operations")
         self._check_types(node, name)
+        values = self._apply(node, name, handler)
+        self.values[node] = self._conform(node, name, values)
+
+    def _apply(self, node: fx.Node, name: str, handler: Handler) -> Any:
         args = fx.map_arg(node.args, self._value)
         kwargs = fx.map_arg(node.kwargs, self._value)
         try:
-            self.values[node] = handler(self.program, *args, **kwargs)
+            return handler(self.program, *args, **kwargs)
         except TraceError as error:
             raise TraceError(f"{name}: {error}") from None
         except (TypeError, KeyError, AttributeError) as error:
@@ -101,9 +108,10 @@ class GraphTranslator:
         assert isinstance(node.target, torch._ops.OpOverload)
         if torch.Tag.nondeterministic_seeded in node.target.tags:
             raise TraceError(f"{_plain_name(node)} draws random numbers during the solve")
-        fresh = self.program.mutates and not node.all_input_nodes
-        if fresh and _is_float_or_bool(node.meta.get("val")):
-            return False  # later operations may write into it
+        name = _plain_name(node)
+        fresh = self.program.mutates and not node.all_input_nodes and name in TABLE
+        if fresh or name.endswith("_"):
+            return False  # later operations may write into it, and this one may be such
         args = fx.map_arg(node.args, self.folded.__getitem__)
         kwargs = fx.map_arg(node.kwargs, self.folded.__getitem__)
         self.folded[node] = node.target(*args, **kwargs)
@@ -120,6 +128,7 @@ class GraphTranslator:
         """A folded tensor: a literal where its elements are equal, else one more input."""
         if not isinstance(value, Tensor):
             return value
+        check_exact(value, self.program.exact)
         kind = "b" if value.dtype == torch.bool else "f"
         if value.numel() and bool((value == value.reshape(-1)[0]).all()):
             return layout.expand(literal(value.reshape(-1)[0].item()), value.shape)
@@ -130,26 +139,73 @@ class GraphTranslator:
         return view
 
     def _check_types(self, node: fx.Node, name: str) -> None:
-        values = node.meta.get("val")
-        for value in values if isinstance(values, (tuple, list)) else [values]:
-            if not isinstance(value, Tensor) or value.dtype in (self.dtype, torch.bool):
+        for value in _tensors(node):
+            known = value.dtype in (self.dtype, torch.bool) or value.dtype in INTEGERS
+            if known or (value.dtype == torch.float32 and not name.endswith("_")):
                 continue
-            if value.dtype in (torch.int32, torch.int64) and name in _COUNTING:
-                continue  # small counts and signs, exact as floating point numbers
             raise TraceError(
                 f"{name} makes a tensor of {value.dtype}, and the state is of {self.dtype}"
             )
 
+    def _conform(self, node: fx.Node, name: str, values: Any) -> Any:
+        """Results as numbers or truth values, whichever torch's type says, and exact integers."""
+        if name.endswith("_"):
+            return values  # what it wrote into keeps its type
+        results = list(values) if isinstance(values, (tuple, list)) else [values]
+        taken = {a.buffer for a in map(self._value, node.all_input_nodes) if isinstance(a, View)}
+        for i, (view, tensor) in enumerate(zip(results, _tensors(node), strict=False)):
+            if not isinstance(view, View):
+                continue
+            if tensor.dtype == torch.bool:
+                results[i] = to_bool(self.program, view)
+            elif view.kind == "b":
+                results[i] = to_float(self.program, as_float(view))
+            elif view.buffer is None or view.buffer in taken:
+                pass  # a view of what is right already
+            elif tensor.dtype != self.dtype and tensor.is_floating_point():
+                results[i] = elementwise(self.program, "T(Float32({0}))", [view])
+            elif tensor.dtype in INTEGERS and name in _GROWING:
+                limit = float(min(self.program.exact, torch.iinfo(tensor.dtype).max))
+                results[i] = elementwise(self.program, "exact({0}, {1})", [view, limit])
+        return type(values)(results) if isinstance(values, (tuple, list)) else results[0]
 
-# Operations on integers that give the same on floating point numbers.
-_COUNTING = {
-    "aten.add", "aten.clone", "aten.expand", "aten.mul", "aten.neg", "aten.scalar_tensor",
-    "aten.sub", "aten.sum", "aten.unsqueeze", "aten.view", "aten.where", "prims.sum",
+
+# Operations that can make larger integers than they get.
+_GROWING = {
+    "aten.add", "aten.rsub", "aten.sub", "aten.mul", "aten.pow", "aten.square", "aten.prod",
+    "aten.cumsum", "aten.cumprod", "aten.mm", "aten.bmm", "aten.addmm", "aten.dot", "aten.mv",
+    "aten.scatter_add", "aten.scatter_reduce", "aten.bitwise_left_shift", "aten.__lshift__",
+    "prims.add", "prims.sub", "prims.mul", "prims.pow", "prims.prod",
 }  # fmt: skip
 
 
-def _is_float_or_bool(value: Any) -> bool:
-    return isinstance(value, Tensor) and (value.is_floating_point() or value.dtype == torch.bool)
+def exact_integers(dtype: torch.dtype) -> int:
+    """Up to where a floating point type has every integer."""
+    return 2**24 if dtype == torch.float32 else 2**53
+
+
+def check_exact(tensor: Tensor, limit: int) -> None:
+    """Refuse integers that the model's floating point type does not have.
+
+    Raises
+    ------
+    TraceError
+        If there are any.
+    """
+    if tensor.dtype not in (torch.int32, torch.int64) or not tensor.numel():
+        return
+    low, high = (int(x) for x in tensor.aminmax())
+    if max(-low, high) > limit:
+        raise TraceError(
+            f"it uses the integer {high if high > limit else low}, beyond {limit}, up to which "
+            "the state's type has every integer"
+        )
+
+
+def _tensors(node: fx.Node) -> list[Tensor]:
+    values = node.meta.get("val")
+    values = values if isinstance(values, (tuple, list)) else [values]
+    return [v for v in values if isinstance(v, Tensor)]
 
 
 def _plain_name(node: fx.Node) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .emit import Output, emit_function
-from .graph import GraphTranslator
+from .graph import GraphTranslator, exact_integers
 from .layout import View
 from .program import Program
 
@@ -62,7 +62,7 @@ def translate(traced: Traced) -> ModelSource:
     TraceError
         If an operation of the graph has no Julia code; the message names it.
     """
-    program = Program()
+    program = Program(exact=exact_integers(traced.dtype))
     shape = traced.shape
     placeholders = {
         "t_1": program.input("t", 0, ()),

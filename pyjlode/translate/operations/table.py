@@ -77,6 +77,12 @@ def to_float(b: Program, x: View) -> View:
     return b.pointwise("T({0})", [x], x.shape) if x.kind == "b" else x
 
 
+def to_bool(b: Program, x: Any) -> View:
+    """Truth values: whether each number differs from zero."""
+    view = as_view(x)
+    return view if view.kind == "b" else b.pointwise("!iszero({0})", [view], view.shape, "b")
+
+
 def empty(b: Program, shape: Sequence[int], kind: str = "f") -> View:
     """New memory that the operations after it fill."""
     return b.new(shape, kind, scalar=False)
@@ -93,6 +99,12 @@ def copied(b: Program, x: View) -> View:
     out = empty(b, x.shape, x.kind)
     b.write(out, x)
     return out
+
+
+def in_memory(b: Program, x: View) -> View:
+    """A tensor as compiled routines read it: numbers in memory, row-major."""
+    ready = x.buffer is not None and not x.buffer.scalar and x.kind == "f"
+    return x if ready and layout.is_contiguous(x.shape, x.strides) else copied(b, to_float(b, x))
 
 
 def is_covered(name: str) -> bool:
@@ -115,7 +127,6 @@ def in_place(name: str) -> Handler | None:
 def assign(b: Program, target: View, source: View) -> View:
     if target.buffer is None or target.buffer in b.inputs:
         raise TraceError("it changes in place a tensor that it did not create")
-    if target.kind == "f":
-        source = to_float(b, as_float(source))
+    source = to_float(b, as_float(source)) if target.kind == "f" else to_bool(b, source)
     b.write(target, source)
     return target
