@@ -18,6 +18,7 @@ from torch import Tensor, fx
 
 from ..errors import DerivativeError, TraceError
 from ..translate.operations import is_covered, plain_name
+from .indexing import StaticIndexing
 
 Dynamics = Callable[[Tensor, Tensor], Tensor]
 
@@ -67,12 +68,13 @@ def _make_graph(function: Callable[..., Any], *examples: Tensor) -> fx.GraphModu
     from torch.fx.experimental.proxy_tensor import make_fx
 
     try:
-        graph = make_fx(
-            function,
-            decomposition_table=_decompositions(),
-            tracing_mode="fake",
-            _allow_non_fake_inputs=True,
-        )(*examples)
+        with StaticIndexing():
+            graph = make_fx(
+                function,
+                decomposition_table=_decompositions(),
+                tracing_mode="fake",
+                _allow_non_fake_inputs=True,
+            )(*examples)
     except DerivativeError:
         raise
     except Exception as error:
@@ -155,6 +157,9 @@ def _outside_tensors(graph: fx.GraphModule) -> list[Tensor]:
     found: dict[int, Tensor] = {}
     for node in graph.graph.nodes:
         if node.op == "get_attr":
-            tensor = getattr(graph, str(node.target))
-            found[id(tensor)] = tensor
+            value = getattr(graph, str(node.target))
+            if isinstance(value, fx.GraphModule):  # a branch of torch.cond
+                found.update((id(x), x) for x in _outside_tensors(value))
+            else:
+                found[id(value)] = value
     return list(found.values())

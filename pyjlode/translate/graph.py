@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from ..errors import TraceError
 from . import layout
 from .layout import View, uniform
 from .operations import TABLE, in_place, literal, plain_name
+from .operations.arithmetic import where
 from .operations.table import Handler, as_float, elementwise, to_bool, to_float
 from .program import Program
 
@@ -24,7 +26,7 @@ class GraphTranslator:
     ----------
     graph : torch.fx.GraphModule
         ATen operations on fake tensors, with tensors from outside as ``get_attr`` nodes.
-    placeholders : dict of str to View
+    placeholders : dict of str to Any
         What each placeholder of the graph is in the generated function.
     tensors : dict of int to View
         By ``id``, the view of each tensor from outside.
@@ -36,7 +38,7 @@ class GraphTranslator:
         self,
         graph: fx.GraphModule,
         program: Program,
-        placeholders: dict[str, View],
+        placeholders: Mapping[str, Any],
         tensors: dict[int, View],
         dtype: torch.dtype,
     ) -> None:
@@ -51,28 +53,29 @@ class GraphTranslator:
 
     def run(self) -> list[Any]:
         """Translate every node; the views of the graph's outputs, None where it gives None."""
-        self.program.mutates = any(
-            n.op == "call_function" and _plain_name(n).endswith("_") for n in self.graph.graph.nodes
-        )
+        self.program.mutates |= _mutates(self.graph)
         for node in self.graph.graph.nodes:
             if node.op == "placeholder":
                 self.values[node] = self.placeholders[node.target]
             elif node.op == "get_attr":
-                self.values[node] = self._outside(node)
+                self.values[node] = self._outside(node.target)
             elif node.op == "call_function":
                 self._call(node)
             elif node.op == "output":
                 return [None if a is None else self._value(a) for a in node.args[0]]
         raise AssertionError("a graph without an output")
 
-    def _outside(self, node: fx.Node) -> View:
-        tensor = getattr(self.graph, str(node.target))
-        return self.tensors[id(tensor)]
+    def _outside(self, name: object) -> View | fx.GraphModule:
+        value = getattr(self.graph, str(name))
+        return value if isinstance(value, fx.GraphModule) else self.tensors[id(value)]
 
     def _call(self, node: fx.Node) -> None:
         name = _plain_name(node)
         if name == "getitem":
             self._get_item(node)
+            return
+        if node.target is torch.ops.higher_order.cond:
+            self.values[node] = self._conditional(*fx.map_arg(node.args, self._value))
             return
         if self._fold(node):
             return
@@ -92,6 +95,24 @@ class GraphTranslator:
             raise TraceError(f"{name}: {error}") from None
         except (TypeError, KeyError, AttributeError) as error:
             raise TraceError(f"{name} is used in a form that is not covered ({error})") from error
+
+    def _conditional(self, predicate: Any, *branches: Any) -> list[Any]:
+        """``torch.cond``: both branches, and of each result the one that the predicate chooses."""
+        *graphs, operands = branches
+        results = [self._branch(graph, operands) for graph in graphs]
+        if not isinstance(predicate, View):
+            return results[0 if predicate else 1]
+        return [
+            None if yes is None and no is None else where(self.program, predicate, yes, no)
+            for yes, no in zip(*results, strict=True)
+        ]
+
+    def _branch(self, graph: fx.GraphModule, operands: Any) -> list[Any]:
+        names = [str(n.target) for n in graph.graph.nodes if n.op == "placeholder"]
+        placeholders = dict(zip(names, operands, strict=True))
+        branch = GraphTranslator(graph, self.program, placeholders, self.tensors, self.dtype)
+        branch.constants = self.constants
+        return branch.run()
 
     def _get_item(self, node: fx.Node) -> None:
         source, index = node.args
@@ -200,6 +221,13 @@ def check_exact(tensor: Tensor, limit: int) -> None:
             f"it uses the integer {high if high > limit else low}, beyond {limit}, up to which "
             "the state's type has every integer"
         )
+
+
+def _mutates(graph: fx.GraphModule) -> bool:
+    """Whether operations write into tensors, in the graph or in a branch of it."""
+    calls = (n for n in graph.graph.nodes if n.op == "call_function")
+    branches = (m for m in graph.children() if isinstance(m, fx.GraphModule))
+    return any(_plain_name(n).endswith("_") for n in calls) or any(map(_mutates, branches))
 
 
 def _tensors(node: fx.Node) -> list[Tensor]:
