@@ -3,17 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyjlode import runtime
-from pyjlode.trace.capture import trace
-from pyjlode.translate import translate
+from pyjlode.trace.capture import Traced, trace
+from pyjlode.translate import ModelSource, translate
 
 Func = Callable[[Tensor, Tensor], Tensor]
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
+
+
+def _model(traced: Traced) -> tuple[Any, ModelSource, Tensor]:
+    """Julia's model, its source and the parameters' values."""
+    module = runtime.start().module
+    source = translate(traced)
+    dtype = traced.dtype
+    sizes = [p.numel() for p in source.parameters]
+    model = module.generate(
+        str(dtype).removeprefix("torch."), source.code, traced.shape.numel(), sum(sizes),
+        sum(c.numel() for c in source.constants), source.workspace, source.depends_on_time,
+    )  # fmt: skip
+    if source.constants:
+        constants = torch.cat([c.detach().reshape(-1).to(dtype) for c in source.constants])
+        module.set_constants_b(model, constants.numpy())
+    parameters = [p.detach().reshape(-1) for p in source.parameters]
+    return model, source, torch.cat([torch.zeros(0 if sizes else 1, dtype=dtype), *parameters])
+
+
+def run(traced: Traced, t: float, y: Tensor) -> Tensor:
+    """The value alone."""
+    model, _, parameters = _model(traced)
+    value = torch.full_like(y, torch.nan)
+    flat = y.contiguous().view(-1).numpy()
+    runtime.start().module.evaluate(model, value.view(-1).numpy(), flat, parameters.numpy(), t)
+    return value
 
 
 def in_julia(func: Func, t: float, y: Tensor, v: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
@@ -21,20 +48,9 @@ def in_julia(func: Func, t: float, y: Tensor, v: Tensor) -> tuple[Tensor, dict[i
 
     The keys of those of ``t`` and ``y`` are 0 and 1.
     """
+    model, source, parameters = _model(trace(func, y, derivatives=True))
     module = runtime.start().module
-    traced = trace(func, y, derivatives=True)
-    source = translate(traced)
     sizes = [p.numel() for p in source.parameters]
-    model = module.generate(
-        str(y.dtype).removeprefix("torch."), source.code, y.numel(), sum(sizes),
-        sum(c.numel() for c in source.constants), source.workspace, source.depends_on_time,
-    )  # fmt: skip
-    if source.constants:
-        constants = torch.cat([c.detach().reshape(-1).to(y.dtype) for c in source.constants])
-        module.set_constants_b(model, constants.numpy())
-    parameters = torch.cat(
-        [y.new_zeros(0 if sizes else 1), *(p.detach().reshape(-1) for p in source.parameters)]
-    )
     # What the functions leave untouched stays NaN, and differs from everything.
     value, gy = (torch.full((y.numel(),), torch.nan, dtype=y.dtype) for _ in range(2))
     gp, gt = (torch.full((n,), torch.nan, dtype=y.dtype) for n in (sum(sizes), 1))

@@ -54,12 +54,13 @@ class GraphTranslator:
     def run(self) -> list[Any]:
         """Translate every node; the views of the graph's outputs, None where it gives None."""
         self.program.mutates |= _mutates(self.graph)
+        needed = _needed(self.graph)
         for node in self.graph.graph.nodes:
             if node.op == "placeholder":
                 self.values[node] = self.placeholders[node.target]
             elif node.op == "get_attr":
                 self.values[node] = self._outside(node.target)
-            elif node.op == "call_function":
+            elif node.op == "call_function" and node in needed:
                 self._call(node)
             elif node.op == "output":
                 return [None if a is None else self._value(a) for a in node.args[0]]
@@ -93,7 +94,7 @@ class GraphTranslator:
             return handler(self.program, *args, **kwargs)
         except TraceError as error:
             raise TraceError(f"{name}: {error}") from None
-        except (TypeError, KeyError, AttributeError) as error:
+        except (TypeError, KeyError, AttributeError, ValueError, RuntimeError) as error:
             raise TraceError(f"{name} is used in a form that is not covered ({error})") from error
 
     def _conditional(self, predicate: Any, *branches: Any) -> list[Any]:
@@ -160,6 +161,8 @@ class GraphTranslator:
         return view
 
     def _check_types(self, node: fx.Node, name: str) -> None:
+        if name == "aten.as_strided" and not _tensors(node.all_input_nodes[0])[0].is_contiguous():
+            raise TraceError("it takes as_strided of a tensor that is not contiguous")
         for value in _tensors(node):
             known = value.dtype in (self.dtype, torch.bool) or value.dtype in INTEGERS
             if known or (value.dtype == torch.float32 and not name.endswith("_")):
@@ -170,9 +173,14 @@ class GraphTranslator:
 
     def _conform(self, node: fx.Node, name: str, values: Any) -> Any:
         """Results as numbers or truth values, whichever torch's type says, and exact integers."""
+        results = list(values) if isinstance(values, (tuple, list)) else [values]
+        for view, tensor in zip(results, _tensors(node), strict=False):
+            if isinstance(view, View) and view.shape != tuple(tensor.shape):
+                raise TraceError(
+                    f"{name} got the shape {view.shape}, and torch says {tensor.shape}"
+                )
         if name.endswith("_"):
             return values  # what it wrote into keeps its type
-        results = list(values) if isinstance(values, (tuple, list)) else [values]
         taken = {a.buffer for a in map(self._value, node.all_input_nodes) if isinstance(a, View)}
         for i, (view, tensor) in enumerate(zip(results, _tensors(node), strict=False)):
             if not isinstance(view, View):
@@ -228,6 +236,17 @@ def _mutates(graph: fx.GraphModule) -> bool:
     calls = (n for n in graph.graph.nodes if n.op == "call_function")
     branches = (m for m in graph.children() if isinstance(m, fx.GraphModule))
     return any(_plain_name(n).endswith("_") for n in calls) or any(map(_mutates, branches))
+
+
+def _needed(graph: fx.GraphModule) -> set[fx.Node]:
+    """The nodes that the outputs, or writes into tensors, rest on."""
+    needed: set[fx.Node] = set()
+    for node in reversed(graph.graph.nodes):
+        writes = node.op == "call_function" and _plain_name(node).endswith("_")
+        if node.op == "output" or writes or node in needed:
+            needed.add(node)
+            needed.update(node.all_input_nodes)
+    return needed
 
 
 def _tensors(node: fx.Node) -> list[Tensor]:

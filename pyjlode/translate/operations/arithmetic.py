@@ -158,3 +158,13 @@ def convert(b: Program, x: View, dtype: torch.dtype | None = None, **_: Any) -> 
         return elementwise(b, "to_integer({0}, {1})", [x, float(torch.iinfo(dtype).max)])
     # A copy by its meaning; it must be one where something may write into either.
     return b.pointwise("{0}", [x], x.shape, x.kind) if result is x and b.mutates else result
+
+
+@operation("aten.hardshrink_backward")
+def hardshrink_backward(b: Program, g: View, x: View, limit: float) -> View:
+    return elementwise(b, "ifelse(abs({1}) <= {2}, T(0), {0})", [g, x, limit])
+
+
+@operation("aten.softshrink_backward")
+def softshrink_backward(b: Program, g: View, x: View, limit: float) -> View:
+    return hardshrink_backward(b, g, x, limit)

@@ -115,13 +115,20 @@ def is_covered(name: str) -> bool:
 def in_place(name: str) -> Handler | None:
     """The handler of an in-place operation, from that of its plain form (``add_`` from ``add``)."""
     plain = TABLE.get(name.removesuffix("_")) if name.endswith("_") else None
-    if plain is None:
-        return None
+    if plain is None or name in _RESHAPING:
+        return plain
 
     def handler(b: Program, target: View, *args: Any, **kwargs: Any) -> View:
         return assign(b, target, plain(b, target, *args, **kwargs))
 
     return handler
+
+
+# In place, these change how a tensor looks at its memory, and not the memory.
+_RESHAPING = {
+    "aten.squeeze_", "aten.unsqueeze_", "aten.transpose_", "aten.t_", "aten.as_strided_",
+    "aten.detach_",
+}  # fmt: skip
 
 
 def assign(b: Program, target: View, source: View) -> View:
