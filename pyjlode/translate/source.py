@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .emit import Output, emit_function
-from .graph import GraphTranslator, exact_integers
+from .graph import GraphTranslator, check_exact, exact_integers
 from .layout import View
 from .program import Program
 
@@ -100,6 +100,7 @@ def translate(traced: Traced) -> ModelSource:
 def _place(program: Program, name: str, tensors: Sequence[Tensor], views: dict[int, View]) -> int:
     offset = 0
     for tensor in tensors:
+        check_exact(tensor, program.exact)
         kind = "b" if tensor.dtype == torch.bool else "f"
         views[id(tensor)] = program.input(name, offset, tensor.shape, kind)
         offset += tensor.numel()
