@@ -12,7 +12,7 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	$(RUN) -m pytest
 
-# Ten times as many random graphs as the tests have.
+# Twenty times as many random graphs as the tests have.
 fuzz: $(VENV)/installed
 	PYJLODE_RANDOM_GRAPHS=2000 $(RUN) -m pytest tests/test_random_graphs.py
 
