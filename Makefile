@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test fuzz lint bench clean
 
 demo: $(VENV)/installed
 	$(RUN) -m pyjlode fit examples/data/hudson_bay_lynx_hare.csv --out demo
@@ -11,6 +11,10 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(RUN) -m pytest
+
+# Twenty times as many random graphs as the tests have.
+fuzz: $(VENV)/installed
+	PYJLODE_RANDOM_GRAPHS=2000 $(RUN) -m pytest tests/test_random_graphs.py
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .

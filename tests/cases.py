@@ -130,7 +130,24 @@ SHAPES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "index_put": lambda t, y: _fill(y),
     "zeros_like": lambda t, y: _zeros(y),
     "inner_gradient": lambda t, y: -_energy_gradient(y),
+    "gather": lambda t, y: -y.gather(-1, torch.tensor([2, 0, 1]).expand(y.shape)) * y,
+    "scatter_add": lambda t, y: -y.scatter_add(-1, torch.tensor([1, 1, 2]).expand(y.shape), y) / 3,
+    "index": lambda t, y: -y[..., torch.tensor([2, 0, 2])] / 2,
+    "cumsum": lambda t, y: -y.cumsum(-1) / 3,
+    "control_path": lambda t, y: _control(t) - y,
+    "cond": lambda t, y: torch.cond(
+        y.sum() > -50.0, lambda y: -y.sin(), lambda y: torch.sqrt(0 * y), (y,)
+    ),
 }
+
+
+def _control(t: Tensor) -> Tensor:
+    """Linear between values that are a straight line, so that the solution stays smooth."""
+    times = torch.tensor([0.0, 0.2, 0.5, 1.0], dtype=torch.float64)
+    values = 1 + 2 * times
+    i = torch.searchsorted(times, t.detach()).clamp(1, 3)
+    s = (t - times[i - 1]) / (times[i] - times[i - 1])
+    return values[i - 1] * (1 - s) + values[i] * s
 
 
 def _in_place(y: Tensor) -> Tensor:

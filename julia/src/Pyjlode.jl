@@ -31,10 +31,13 @@ using SciMLSensitivity: SciMLSensitivity, BacksolveAdjoint, GaussAdjoint, Interp
     ODEAdjointProblem, QuadratureAdjoint, ZygoteVJP
 
 include("elementary.jl")
+include("special.jl")
 include("matmul.jl")
 include("pattern.jl")
 include("convolution.jl")
 include("linalg.jl")
+include("indexing.jl")
+include("ordering.jl")
 include("model.jl")
 include("jacobian.jl")
 include("methods.jl")

@@ -174,3 +174,17 @@ function evaluate(model::Model{T}, du, u, p, t) where {T}
     model.value(plain(du), plain(u), plain(p), Float64(t))
     return nothing
 end
+
+"""
+    evaluate_vjp(model, gu, gp, gt, v, u, p, t)
+
+The vector-Jacobian products at one point, with respect to the state, the parameters and the
+time, for checks.
+"""
+function evaluate_vjp(model::Model{T}, gu, gp, gt, v, u, p, t) where {T}
+    state = (plain(v), plain(u), plain(p), Float64(t))
+    model.vjp(plain(gu), state...)
+    model.vjp_p(plain(gp), state...)
+    model.vjp_t(plain(gt), state...)
+    return nothing
+end

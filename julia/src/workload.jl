@@ -51,6 +51,21 @@ for method in keys(EXPLICIT), adaptive in (true, false)
     tableau(method, adaptive)
 end
 
+# The routines that generated code calls, each with its number of operands and of integers.
+const ROUTINES = (
+    (matmul!, 3, 10), (take_rows!, 3, 4), (put_rows!, 3, 5), (gather!, 3, 4), (scatter!, 3, 5),
+    (searchsorted!, 3, 5), (nonzero!, 2, 2), (repeats!, 2, 2), (argmax!, 2, 4),
+    (cumargmax!, 2, 4), (scan!, 2, 4), (sort_order!, 2, 4),
+)
+
+function precompile_routines(::Type{T}) where {T}
+    for (routine, operands, integers) in ROUTINES
+        types = (repeat([Vector{T}, Int], operands)..., repeat([Int], integers)...)
+        precompile(routine, types) || error("no method of $routine for $types")
+    end
+    return nothing
+end
+
 @setup_workload begin
     @compile_workload begin
         for T in (Float64, Float32)
@@ -67,4 +82,5 @@ for T in (Float64, Float32)
     precompile(forward, (Model{T}, Settings, V, V, W, V, W, String, Int))
     precompile(set_constants!, (Model{T}, V))
     precompile(evaluate, (Model{T}, V, V, V, Float64))
+    precompile_routines(T)
 end

@@ -7,6 +7,7 @@ using Test
     include("pattern.jl")
     include("convolution.jl")
     include("linalg.jl")
+    include("indexing.jl")
     include("solve.jl")
     include("discrete.jl")
 end

@@ -23,6 +23,7 @@ from ..trace.locate import reason
 from ..trace.modes import without_compilation
 from ..translate import ModelSource, translate
 from ..translate.draws import Constant, Draw
+from ..translate.numbers import check_exact, exact_integers
 from ..translate.operations.complex import as_real
 from .callback import Callback
 
@@ -77,6 +78,8 @@ class Model:
         """Hand over the constants' current values, and random numbers drawn now."""
         if self.constants:
             current = [as_real(x() if isinstance(x, Draw) else x.detach()) for x in self.constants]
+            for x in current:
+                check_exact(x, exact_integers(self.dtype))
             values = torch.cat([x.reshape(-1).to(self.dtype) for x in current])
             self.set_constants(self.handle, values.numpy())
 

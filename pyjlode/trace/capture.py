@@ -17,6 +17,7 @@ from torch import Tensor, fx
 
 from ..errors import DerivativeError, TraceError
 from .decompositions import decompositions
+from .indexing import StaticIndexing
 from .locate import line_that_raised
 from .modes import traceable
 from .updates import take_out_updates
@@ -62,7 +63,7 @@ def _make_graph(function: Callable[..., Any], *examples: Tensor) -> fx.GraphModu
     from torch.fx.experimental.proxy_tensor import make_fx
 
     try:
-        with traceable():
+        with traceable(), StaticIndexing():
             graph = make_fx(
                 function,
                 decomposition_table=decompositions(),
@@ -146,8 +147,12 @@ def trace(func: Dynamics, example: Tensor, *, derivatives: bool, jacobian: bool 
         graph = _make_graph(joint, t, y, torch.zeros_like(y))
         updated = take_out_updates(graph)
     constants = tuple(x for x in _outside_tensors(graph) if not x.requires_grad)
-    for x in (*parameters, *constants):
-        if x.dtype not in (y.dtype, y.dtype.to_complex(), torch.bool):
+    for x in parameters:
+        if x.dtype not in (y.dtype, y.dtype.to_complex()):
+            raise TraceError(f"it uses a parameter of {x.dtype}, and the state is of {y.dtype}")
+    for x in constants:
+        real = x.real.dtype if x.is_complex() else x.dtype
+        if torch.promote_types(real, y.dtype) != y.dtype:
             raise TraceError(f"it uses a tensor of {x.dtype}, and the state is of {y.dtype}")
     return Traced(graph, y.shape, y.dtype, parameters, constants, updated, derivatives, jacobian)
 
@@ -164,8 +169,11 @@ def _outside_tensors(graph: fx.GraphModule) -> list[Tensor]:
     found: dict[int, Tensor] = {}
     for node in graph.graph.nodes:
         if node.op == "get_attr":
-            tensor = getattr(graph, str(node.target))
-            if not isinstance(tensor, Tensor):
-                raise TraceError(f"it uses a {type(tensor).__name__} of its own")
-            found[id(tensor)] = tensor
+            value = getattr(graph, str(node.target))
+            if isinstance(value, fx.GraphModule):  # a branch of torch.cond
+                found.update((id(x), x) for x in _outside_tensors(value))
+            elif isinstance(value, Tensor):
+                found[id(value)] = value
+            else:
+                raise TraceError(f"it uses a {type(value).__name__} of its own")
     return list(found.values())

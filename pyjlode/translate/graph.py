@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,8 +12,11 @@ from ..errors import TraceError
 from . import layout
 from .draws import draw_of, is_draw
 from .layout import View, uniform
+from .numbers import check_exact, check_types, conform, tensors_of
 from .operations import TABLE, assign, in_place, literal, plain_name
+from .operations.arithmetic import where
 from .operations.complex import ComplexView, as_pairs, complex_handler, from_pairs
+from .operations.table import Handler
 from .program import Program
 
 
@@ -23,7 +27,7 @@ class GraphTranslator:
     ----------
     graph : torch.fx.GraphModule
         ATen operations on fake tensors, with tensors from outside as ``get_attr`` nodes.
-    placeholders : dict of str to View
+    placeholders : dict of str to Any
         What each placeholder of the graph is in the generated function.
     tensors : dict of int to View
         By ``id``, the view of each tensor from outside.
@@ -35,7 +39,7 @@ class GraphTranslator:
         self,
         graph: fx.GraphModule,
         program: Program,
-        placeholders: dict[str, View],
+        placeholders: Mapping[str, Any],
         tensors: dict[int, View],
         dtype: torch.dtype,
     ) -> None:
@@ -49,15 +53,14 @@ class GraphTranslator:
 
     def run(self) -> list[Any]:
         """Translate every node; the views of the graph's outputs, None where it gives None."""
-        self.program.mutates = any(
-            n.op == "call_function" and _plain_name(n).endswith("_") for n in self.graph.graph.nodes
-        )
+        self.program.mutates |= _mutates(self.graph)
+        needed = _needed(self.graph)
         for node in self.graph.graph.nodes:
             if node.op == "placeholder":
                 self.values[node] = self.placeholders[node.target]
             elif node.op == "get_attr":
-                self.values[node] = self._outside(node)
-            elif node.op == "call_function":
+                self.values[node] = self._outside(node.target)
+            elif node.op == "call_function" and node in needed:
                 self._call(node)
             elif node.op == "output":
                 return [None if a is None else self._result(a) for a in node.args[0]]
@@ -67,15 +70,20 @@ class GraphTranslator:
         value = self._value(node)
         return as_pairs(self.program, value) if isinstance(value, ComplexView) else value
 
-    def _outside(self, node: fx.Node) -> View | ComplexView:
-        tensor = getattr(self.graph, str(node.target))
-        view = self.tensors[id(tensor)]
-        return from_pairs(view) if tensor.is_complex() else view
+    def _outside(self, name: object) -> View | ComplexView | fx.GraphModule:
+        value = getattr(self.graph, str(name))
+        if isinstance(value, fx.GraphModule):  # a branch of torch.cond
+            return value
+        view = self.tensors[id(value)]
+        return from_pairs(view) if value.is_complex() else view
 
     def _call(self, node: fx.Node) -> None:
         name = _plain_name(node)
         if name == "getitem":
             self._get_item(node)
+            return
+        if node.target is torch.ops.higher_order.cond:
+            self.values[node] = self._conditional(*fx.map_arg(node.args, self._value))
             return
         if is_draw(node):
             self._draw(node, name)
@@ -90,21 +98,43 @@ class GraphTranslator:
             raise TraceError(
                 f"Julia code for {what} is not in the table of operations", operation=name
             )
-        self._check_types(node, name)
+        check_types(node, name, self.dtype)
+        before = len(self.program.operations)
+        values = self._apply(node, name, handler)
+        taken = [self._value(n) for n in node.all_input_nodes]
+        self.values[node] = conform(self.program, node, name, values, taken, self.dtype)
+        for op in self.program.operations[before:]:
+            self.program.origins[op] = name
+
+    def _apply(self, node: fx.Node, name: str, handler: Handler) -> Any:
         args = fx.map_arg(node.args, self._value)
         kwargs = fx.map_arg(node.kwargs, self._value)
-        before = len(self.program.operations)
         try:
-            self.values[node] = handler(self.program, *args, **kwargs)
+            return handler(self.program, *args, **kwargs)
         except TraceError as error:
             raise TraceError(f"{name}: {error}", operation=name) from None
-        except (TypeError, KeyError, AttributeError) as error:
+        except (TypeError, KeyError, AttributeError, ValueError, RuntimeError) as error:
             raise TraceError(
                 f"{name} is used in a form that is not covered ({error})", operation=name
             ) from error
-        _check_shapes(name, self.values[node], node.meta.get("val"))
-        for op in self.program.operations[before:]:
-            self.program.origins[op] = name
+
+    def _conditional(self, predicate: Any, *branches: Any) -> list[Any]:
+        """``torch.cond``: both branches, and of each result the one that the predicate chooses."""
+        *graphs, operands = branches
+        results = [self._branch(graph, operands) for graph in graphs]
+        if not isinstance(predicate, View):
+            return results[0 if predicate else 1]
+        return [
+            None if yes is None and no is None else where(self.program, predicate, yes, no)
+            for yes, no in zip(*results, strict=True)
+        ]
+
+    def _branch(self, graph: fx.GraphModule, operands: Any) -> list[Any]:
+        names = [str(n.target) for n in graph.graph.nodes if n.op == "placeholder"]
+        placeholders = dict(zip(names, operands, strict=True))
+        if any(isinstance(x, ComplexView) for x in operands):
+            raise TraceError("torch.cond gets complex numbers")
+        return GraphTranslator(graph, self.program, placeholders, self.tensors, self.dtype).run()
 
     def _get_item(self, node: fx.Node) -> None:
         source, index = node.args
@@ -125,9 +155,10 @@ class GraphTranslator:
         if any(n not in self.folded for n in node.all_input_nodes):
             return False
         assert isinstance(node.target, torch._ops.OpOverload)
-        fresh = self.program.mutates and not node.all_input_nodes and _plain_name(node) in TABLE
-        if fresh and _is_float_or_bool(node.meta.get("val")):
-            return False  # later operations may write into it
+        name = _plain_name(node)
+        fresh = self.program.mutates and not node.all_input_nodes and name in TABLE
+        if fresh or name.endswith("_"):
+            return False  # later operations may write into it, and this one may be such
         args = fx.map_arg(node.args, self.folded.__getitem__)
         kwargs = fx.map_arg(node.kwargs, self.folded.__getitem__)
         self.folded[node] = node.target(*args, **kwargs)
@@ -145,8 +176,8 @@ class GraphTranslator:
         if not isinstance(value, Tensor):
             return value
         if value.is_complex():
-            pairs = self._constant(torch.view_as_real(value.resolve_conj()))
-            return from_pairs(pairs)
+            return from_pairs(self._constant(torch.view_as_real(value.resolve_conj())))
+        check_exact(value, self.program.exact)
         kind = "b" if value.dtype == torch.bool else "f"
         if value.numel() and bool((value == value.reshape(-1)[0]).all()):
             return layout.expand(literal(value.reshape(-1)[0].item()), value.shape)
@@ -154,62 +185,28 @@ class GraphTranslator:
             return uniform("T(0)", tuple(value.shape), kind)
         return self.program.constant(value)
 
-    def _check_types(self, node: fx.Node, name: str) -> None:
-        values = node.meta.get("val")
-        for value in values if isinstance(values, (tuple, list)) else [values]:
-            if not isinstance(value, Tensor) or value.dtype in (self.dtype, torch.bool):
-                continue
-            if value.dtype == self.dtype.to_complex():
-                continue
-            if value.dtype in (torch.int32, torch.int64) and name in _COUNTING:
-                continue  # small counts and signs, exact as floating point numbers
-            if value.is_floating_point() and name in _MOVING:
-                continue  # nothing is computed in it, so that nothing is rounded
-            raise TraceError(
-                f"{name} makes a tensor of {value.dtype}, and the state is of {self.dtype}",
-                operation=name,
-            )
-
-
-# Operations on integers that give the same on floating point numbers.
-_COUNTING = {
-    "aten.add", "aten.clone", "aten.expand", "aten.linalg_cholesky_ex",
-    "aten.linalg_lu_factor_ex", "aten.max_pool2d_with_indices", "aten.max_pool3d_with_indices",
-    "aten.mul", "aten.neg", "aten.scalar_tensor", "aten.squeeze", "aten.sub", "aten.sum",
-    "aten.unsqueeze", "aten.view", "aten.where", "prims.sum",
-}  # fmt: skip
-
-
-# Operations that only move numbers.
-_MOVING = {
-    "aten.clone", "aten.expand", "aten.permute", "aten.squeeze", "aten.unsqueeze", "aten.view",
-    "aten.where",
-}  # fmt: skip
-
-
-def _check_shapes(name: str, found: Any, expected: Any) -> None:
-    """A result of another shape than torch's would be read outside its memory."""
-    if isinstance(found, (tuple, list)) and isinstance(expected, (tuple, list)):
-        for f, e in zip(found, expected, strict=False):
-            _check_shapes(name, f, e)
-    elif not isinstance(found, (View, ComplexView)) or not isinstance(expected, Tensor):
-        return
-    elif found.shape != expected.shape:
-        shapes = f"{found.shape} where torch makes {tuple(expected.shape)}"
-        raise TraceError(f"{name} would make a tensor of shape {shapes}")
-
 
 def _is_complex(node: fx.Node) -> bool:
     """Whether complex numbers go in or come out."""
-    values = [n.meta.get("val") for n in (node, *node.all_input_nodes)]
-    flat = [v for value in values for v in (value if isinstance(value, (list, tuple)) else [value])]
-    return any(isinstance(v, Tensor) and v.is_complex() for v in flat)
+    return any(v.is_complex() for n in (node, *node.all_input_nodes) for v in tensors_of(n))
 
 
-def _is_float_or_bool(value: Any) -> bool:
-    if not isinstance(value, Tensor):
-        return False
-    return value.is_floating_point() or value.is_complex() or value.dtype == torch.bool
+def _mutates(graph: fx.GraphModule) -> bool:
+    """Whether operations write into tensors, in the graph or in a branch of it."""
+    calls = (n for n in graph.graph.nodes if n.op == "call_function")
+    branches = (m for m in graph.children() if isinstance(m, fx.GraphModule))
+    return any(_plain_name(n).endswith("_") for n in calls) or any(map(_mutates, branches))
+
+
+def _needed(graph: fx.GraphModule) -> set[fx.Node]:
+    """The nodes that the outputs, or writes into tensors, rest on."""
+    needed: set[fx.Node] = set()
+    for node in reversed(graph.graph.nodes):
+        writes = node.op == "call_function" and _plain_name(node).endswith("_")
+        if node.op == "output" or writes or node in needed:
+            needed.add(node)
+            needed.update(node.all_input_nodes)
+    return needed
 
 
 def _plain_name(node: fx.Node) -> str:

@@ -178,6 +178,17 @@ def squeeze(view: View, dims: Sequence[int] | None = None) -> View:
     return permute(view, keep)
 
 
+def unfold(view: View, dim: int, size: int, step: int) -> View:
+    """Windows of ``size`` along ``dim``, ``step`` apart; the place in a window comes last."""
+    if not view.shape:
+        return replace(view, shape=(size,), strides=(1,))
+    dim %= len(view.shape)
+    shape, strides = list(view.shape), list(view.strides)
+    shape[dim] = (shape[dim] - size) // step + 1
+    strides[dim] *= step
+    return replace(view, shape=(*shape, size), strides=(*strides, view.strides[dim]))
+
+
 def diagonal(view: View, offset: int, dim1: int, dim2: int) -> View:
     rank = len(view.shape)
     dim1, dim2 = dim1 % rank, dim2 % rank

@@ -49,6 +49,20 @@ ARITHMETIC = {
     "aten.fmod": "nrem({0}, {1})",
     "aten.remainder": "nmod({0}, {1})",
     "aten.hypot": "hypot({0}, {1})",
+    "aten.fmax": "fmaximum({0}, {1})",
+    "aten.fmin": "fminimum({0}, {1})",
+    "aten.copysign": "copysign({0}, {1})",
+    "aten.floor_divide": "floor_divide({0}, {1})",
+    "aten.gcd": "on_integers(gcd, {0}, {1})",
+    "aten.bitwise_left_shift": "on_integers(shift_left, {0}, {1})",
+    "aten.bitwise_right_shift": "on_integers(shift_right, {0}, {1})",
+}
+
+SPECIAL = {
+    "aten.lgamma": "lgamma({0})",
+    "aten.digamma": "digamma({0})",
+    "aten.special_zeta": "zeta({0}, {1})",
+    "aten.erfinv": "erfinv({0})",
 }
 
 COMPARISON = {
@@ -61,15 +75,20 @@ COMPARISON = {
     "aten.isnan": "isnan({0})",
     "aten.isinf": "isinf({0})",
     "aten.isfinite": "isfinite({0})",
+    "aten.signbit": "signbit({0})",
 }
 
+# Of truth values; a number counts as whether it differs from zero.
 LOGIC = {
     "aten.logical_not": "!{0}",
     "aten.logical_and": "{0} & {1}",
     "aten.logical_or": "{0} | {1}",
     "aten.logical_xor": "xor({0}, {1})",
-    "aten.bitwise_not": "!{0}",
-    "aten.bitwise_and": "{0} & {1}",
-    "aten.bitwise_or": "{0} | {1}",
-    "aten.bitwise_xor": "xor({0}, {1})",
+}
+
+# Of truth values, and of integers bit by bit.
+BITWISE = {
+    "aten.bitwise_and": "&",
+    "aten.bitwise_or": "|",
+    "aten.bitwise_xor": "xor",
 }

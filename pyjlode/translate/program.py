@@ -69,6 +69,8 @@ class Program:
 
     Attributes
     ----------
+    exact : int
+        Integers up to this one are numbers of the model's type, without gaps.
     mutates : bool
         Whether the graph writes into tensors that it made, so that constants need memory.
     operations : list of Operation
@@ -81,6 +83,7 @@ class Program:
         What translation made, for the end of the vector of constants.
     """
 
+    exact: int = 2**53
     mutates: bool = False
     operations: list[Operation] = field(default_factory=list)
     inputs: dict[Buffer, str] = field(default_factory=dict)
@@ -123,6 +126,12 @@ class Program:
         out = self.new(shape, "f", scalar=False)
         self.operations.append(Call(out, function, list(args), tuple(integers)))
         return out
+
+    def update(
+        self, function: str, out: View, args: Sequence[View], integers: Sequence[int]
+    ) -> None:
+        """Call a routine that changes some elements of ``out``, which is all of a buffer."""
+        self.operations.append(Call(out, function, list(args), tuple(integers), in_place=True))
 
     def write(self, target: View, source: View, template: str = "{0}") -> None:
         """Store into memory that already has a meaning: ``copy_``, ``cat``, slices of a result."""

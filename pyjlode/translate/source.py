@@ -17,6 +17,7 @@ from .draws import Constant, place
 from .emit import Output, emit_function
 from .graph import GraphTranslator
 from .layout import View
+from .numbers import check_exact, exact_integers
 from .operations.complex import as_real
 from .program import Program
 from .sparsity import Pattern, jacobian_pattern
@@ -69,7 +70,7 @@ def translate(traced: Traced) -> ModelSource:
     TraceError
         If an operation of the graph has no Julia code; the message names it.
     """
-    program = Program()
+    program = Program(exact=exact_integers(traced.dtype))
     shape = traced.shape
     placeholders = {
         "t_1": program.input("t", 0, ()),
@@ -102,6 +103,7 @@ def translate(traced: Traced) -> ModelSource:
 def _place(program: Program, name: str, tensors: Sequence[Tensor], views: dict[int, View]) -> int:
     offset = 0
     for tensor in tensors:
+        check_exact(tensor, program.exact)
         kind = "b" if tensor.dtype == torch.bool else "f"
         numbers = as_real(tensor)
         views[id(tensor)] = program.input(name, offset, numbers.shape, kind)

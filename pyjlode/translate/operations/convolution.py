@@ -9,7 +9,7 @@ from .. import layout
 from ..layout import View
 from ..program import Program
 from .reductions import sum_
-from .table import contiguous, elementwise, empty, operation
+from .table import elementwise, empty, in_memory, operation
 
 
 class _Geometry:
@@ -67,7 +67,7 @@ def convolution(
         *(_each(v, rank) for v in (stride, padding, dilation, output_padding)),
         strict=True,
     )
-    x, weight = contiguous(b, x), contiguous(b, weight)
+    x, weight = in_memory(b, x), in_memory(b, weight)
     if transposed:
         lengths = [(n - 1) * s - 2 * p + d * (k - 1) + 1 + o for n, k, s, p, d, o in steps]
         shape = (x.shape[0], weight.shape[1] * groups, *lengths)
@@ -101,7 +101,7 @@ def convolution_backward(
     groups: int,
     output_mask: Sequence[bool],
 ) -> tuple[View | None, View | None, View | None]:
-    v, x, weight = contiguous(b, v), contiguous(b, x), contiguous(b, weight)
+    v, x, weight = in_memory(b, v), in_memory(b, x), in_memory(b, weight)
     # Of a transposed convolution, the result is the image of the convolution that it transposes.
     image, result = (v, x) if transposed else (x, v)
     g = _Geometry(image.shape, weight.shape, result.shape, stride, padding, dilation, groups)
@@ -151,7 +151,7 @@ def max_pool(
     result = [_pooled(*along, ceil_mode) for along in sizes]
     g = _windows(x, result, kernel, stride, padding, dilation)
     shape = (*x.shape[:-rank], *result)
-    both = b.call("max_pool!", [contiguous(b, x)], g.integers, (2, *shape))
+    both = b.call("max_pool!", [in_memory(b, x)], g.integers, (2, *shape))
     return layout.select(both, 0, 0), layout.select(both, 0, 1)
 
 
@@ -176,5 +176,5 @@ def max_pool_backward(
 ) -> View:
     rank = 2 if len(kernel) == 2 else 3
     integers = (prod(x.shape[:-rank]), prod(x.shape[-rank:]), prod(v.shape[-rank:]))
-    args = [contiguous(b, v), contiguous(b, places)]
+    args = [in_memory(b, v), in_memory(b, places)]
     return b.call("max_pool_backward!", args, integers, x.shape)

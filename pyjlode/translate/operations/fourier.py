@@ -18,7 +18,7 @@ from ..program import Program
 from .complex import ComplexView, complex_operation, mul, paired, parts
 from .memory import cat
 from .products import along
-from .table import contiguous, elementwise
+from .table import elementwise, in_memory
 
 _DIRECT = 64
 _LONGEST_PRIME = 1024
@@ -86,7 +86,7 @@ def _split(
     before, after = shape[:dim], shape[dim + 1 :]
 
     def reshaped(x: View, new: Sequence[int]) -> View:
-        result = layout.reshape(contiguous(b, x), new)
+        result = layout.reshape(in_memory(b, x), new)
         assert result is not None
         return result
 

@@ -11,7 +11,7 @@ import torch
 from .. import layout
 from ..layout import View, whole
 from ..program import Program
-from .table import contiguous, operation
+from .table import in_memory, operation
 
 
 def _pieces(packed: View, *shapes: Sequence[int]) -> list[View]:
@@ -38,7 +38,7 @@ def _together(b: Program, x: View, y: View) -> tuple[View, View]:
     """Matrices of one batch."""
     batch = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
     x, y = (layout.expand(z, (*batch, *z.shape[-2:])) for z in (x, y))
-    return contiguous(b, x), contiguous(b, y)
+    return in_memory(b, x), in_memory(b, y)
 
 
 def _success(x: View) -> View:
@@ -54,7 +54,7 @@ def lu_factor(
     if not pivot or a.shape[-2] != n:
         raise TypeError("a matrix that is not square, or without pivots")
     size = _batch(a) * n * (n + 1)
-    packed = b.call("lu_factor!", [contiguous(b, a)], (_batch(a), n), (size,))
+    packed = b.call("lu_factor!", [in_memory(b, a)], (_batch(a), n), (size,))
     factors, pivots = _pieces(packed, a.shape, a.shape[:-1])
     return factors, pivots, _success(a)
 
@@ -69,7 +69,7 @@ def lu_solve(
         return _transposed(solved)
     lu, right = _together(b, lu, right)
     n, m = right.shape[-2:]
-    pivots = contiguous(b, layout.expand(pivots, (*lu.shape[:-2], n)))
+    pivots = in_memory(b, layout.expand(pivots, (*lu.shape[:-2], n)))
     integers = (_batch(right), n, m, int(adjoint))
     return b.call("lu_solve!", [lu, pivots, right], integers, right.shape)
 
@@ -95,7 +95,7 @@ def cholesky(
 ) -> tuple[View, View]:
     if upper:
         return _transposed(cholesky(b, _transposed(a))[0]), _success(a)
-    factor = b.call("cholesky!", [contiguous(b, a)], (_batch(a), a.shape[-1]), a.shape)
+    factor = b.call("cholesky!", [in_memory(b, a)], (_batch(a), a.shape[-1]), a.shape)
     return factor, _success(a)
 
 
@@ -106,7 +106,7 @@ def check_errors(b: Program, *_: Any, **__: Any) -> None:
 
 @operation("aten.linalg_matrix_exp")
 def matrix_exp(b: Program, a: View) -> View:
-    return b.call("matrix_exponential!", [contiguous(b, a)], (_batch(a), a.shape[-1]), a.shape)
+    return b.call("matrix_exponential!", [in_memory(b, a)], (_batch(a), a.shape[-1]), a.shape)
 
 
 @operation("aten._linalg_eigh")
@@ -114,7 +114,7 @@ def eigh(b: Program, a: View, UPLO: str = "L", compute_v: bool = True) -> tuple[
     n = a.shape[-1]
     integers = (_batch(a), n, int(UPLO.upper() == "U"))
     size = _batch(a) * n * (n + 1)
-    packed = b.call("symmetric_eigen!", [contiguous(b, a)], integers, (size,))
+    packed = b.call("symmetric_eigen!", [in_memory(b, a)], integers, (size,))
     values, vectors = _pieces(packed, a.shape[:-1], a.shape)
     return values, vectors if compute_v else layout.uniform("T(0)", (0,))
 
@@ -126,7 +126,7 @@ def qr(b: Program, a: View, mode: str = "reduced") -> tuple[View, View]:
         raise TypeError(f"mode {mode!r}")
     k, batch = min(m, n), a.shape[:-2]
     size = _batch(a) * k * (m + n)
-    packed = b.call("qr!", [contiguous(b, a)], (_batch(a), m, n), (size,))
+    packed = b.call("qr!", [in_memory(b, a)], (_batch(a), m, n), (size,))
     q, r = _pieces(packed, (*batch, m, k), (*batch, k, n))
     return q, r
 
@@ -145,7 +145,7 @@ def svd(
         raise TypeError("full_matrices of a matrix that is not square")
     k, batch = min(m, n), a.shape[:-2]
     size = _batch(a) * k * (m + n + 1)
-    packed = b.call("svd!", [contiguous(b, a)], (_batch(a), m, n), (size,))
+    packed = b.call("svd!", [in_memory(b, a)], (_batch(a), m, n), (size,))
     u, s, vh = _pieces(packed, (*batch, m, k), (*batch, k), (*batch, k, n))
     if not compute_uv:
         u, vh = layout.uniform("T(0)", (0,)), layout.uniform("T(0)", (0,))

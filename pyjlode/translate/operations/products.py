@@ -12,9 +12,9 @@ from ..program import Program
 from .arithmetic import add
 from .reductions import sum_
 from .table import (
-    contiguous,
     copied,
     elementwise,
+    in_memory,
     operation,
 )
 
@@ -71,7 +71,7 @@ def along(b: Program, x: View, dim: int, matrix: Tensor) -> View:
     dim %= len(x.shape)
     n_out, n_in = matrix.shape
     before, after = prod(x.shape[:dim]), prod(x.shape[dim + 1 :])
-    flat = layout.reshape(contiguous(b, x), (before, n_in, after))
+    flat = layout.reshape(in_memory(b, x), (before, n_in, after))
     assert flat is not None
     if after == 1:
         lines = layout.squeeze(flat, [2])

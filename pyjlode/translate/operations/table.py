@@ -77,6 +77,12 @@ def to_float(b: Program, x: View) -> View:
     return b.pointwise("T({0})", [x], x.shape) if x.kind == "b" else x
 
 
+def to_bool(b: Program, x: Any) -> View:
+    """Truth values: whether each number differs from zero."""
+    view = as_view(x)
+    return view if view.kind == "b" else b.pointwise("!iszero({0})", [view], view.shape, "b")
+
+
 def empty(b: Program, shape: Sequence[int], kind: str = "f") -> View:
     """New memory that the operations after it fill."""
     return b.new(shape, kind, scalar=False)
@@ -95,10 +101,10 @@ def copied(b: Program, x: View) -> View:
     return out
 
 
-def contiguous(b: Program, x: View) -> View:
-    """The same elements in memory, row-major, as compiled routines want them."""
-    in_memory = x.buffer is not None and not x.buffer.scalar and x.kind == "f"
-    return x if in_memory and layout.is_contiguous(x.shape, x.strides) else copied(b, x)
+def in_memory(b: Program, x: View) -> View:
+    """A tensor as compiled routines read it: numbers in memory, row-major."""
+    ready = x.buffer is not None and not x.buffer.scalar and x.kind == "f"
+    return x if ready and layout.is_contiguous(x.shape, x.strides) else copied(b, to_float(b, x))
 
 
 def is_covered(name: str) -> bool:
@@ -109,8 +115,8 @@ def is_covered(name: str) -> bool:
 def in_place(name: str) -> Handler | None:
     """The handler of an in-place operation, from that of its plain form (``add_`` from ``add``)."""
     plain = TABLE.get(name.removesuffix("_")) if name.endswith("_") else None
-    if plain is None:
-        return None
+    if plain is None or name in _RESHAPING:
+        return plain
 
     def handler(b: Program, target: View, *args: Any, **kwargs: Any) -> View:
         return assign(b, target, plain(b, target, *args, **kwargs))
@@ -118,10 +124,16 @@ def in_place(name: str) -> Handler | None:
     return handler
 
 
+# In place, these change how a tensor looks at its memory, and not the memory.
+_RESHAPING = {
+    "aten.squeeze_", "aten.unsqueeze_", "aten.transpose_", "aten.t_", "aten.as_strided_",
+    "aten.detach_",
+}  # fmt: skip
+
+
 def assign(b: Program, target: View, source: View) -> View:
     if target.buffer is None or target.buffer in b.inputs:
         raise TraceError("it changes in place a tensor that it did not create")
-    if target.kind == "f":
-        source = to_float(b, as_float(source))
+    source = to_float(b, as_float(source)) if target.kind == "f" else to_bool(b, source)
     b.write(target, source)
     return target

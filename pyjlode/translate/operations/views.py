@@ -119,6 +119,11 @@ def diagonal(b: Program, x: View, offset: int = 0, dim1: int = 0, dim2: int = 1)
     return layout.diagonal(x, offset, dim1, dim2)
 
 
+@operation("aten.unfold")
+def unfold(b: Program, x: View, dim: int, size: int, step: int) -> View:
+    return layout.unfold(x, dim, size, step)
+
+
 @operation("aten.as_strided")
 def as_strided(
     b: Program, x: View, size: Sequence[int], stride: Sequence[int], offset: int | None = None

@@ -1,0 +1,107 @@
+"""The generated functions themselves, called at one point, beside torch and its autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyjlode import runtime
+from pyjlode.trace.capture import Traced, trace
+from pyjlode.translate import ModelSource, translate
+
+Func = Callable[[Tensor, Tensor], Tensor]
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
+
+
+def _model(traced: Traced) -> tuple[Any, ModelSource, Tensor]:
+    """Julia's model, its source and the parameters' values."""
+    module = runtime.start().module
+    source = translate(traced)
+    dtype = traced.dtype
+    sizes = [p.numel() for p in source.parameters]
+    model = module.generate(
+        str(dtype).removeprefix("torch."), source.code, traced.shape.numel(), sum(sizes),
+        sum(c.numel() for c in source.constants), source.workspace, source.depends_on_time,
+    )  # fmt: skip
+    if source.constants:
+        constants = torch.cat([c.detach().reshape(-1).to(dtype) for c in source.constants])
+        module.set_constants_b(model, constants.numpy())
+    parameters = [p.detach().reshape(-1) for p in source.parameters]
+    return model, source, torch.cat([torch.zeros(0 if sizes else 1, dtype=dtype), *parameters])
+
+
+def run(traced: Traced, t: float, y: Tensor) -> Tensor:
+    """The value alone."""
+    model, _, parameters = _model(traced)
+    value = torch.full_like(y, torch.nan)
+    flat = y.contiguous().view(-1).numpy()
+    runtime.start().module.evaluate(model, value.view(-1).numpy(), flat, parameters.numpy(), t)
+    return value
+
+
+def in_julia(func: Func, t: float, y: Tensor, v: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
+    """The value, and the products of ``v`` with the Jacobians by ``id`` of what they are of.
+
+    The keys of those of ``t`` and ``y`` are 0 and 1.
+    """
+    model, source, parameters = _model(trace(func, y, derivatives=True))
+    module = runtime.start().module
+    sizes = [p.numel() for p in source.parameters]
+    # What the functions leave untouched stays NaN, and differs from everything.
+    value, gy = (torch.full((y.numel(),), torch.nan, dtype=y.dtype) for _ in range(2))
+    gp, gt = (torch.full((n,), torch.nan, dtype=y.dtype) for n in (sum(sizes), 1))
+    state = (y.contiguous().view(-1).numpy(), parameters.numpy(), t)
+    module.evaluate(model, value.numpy(), *state)
+    cotangent = v.contiguous().view(-1).numpy()
+    module.evaluate_vjp(model, gy.numpy(), gp.numpy(), gt.numpy(), cotangent, *state)
+    found = {0: gt.view(()), 1: gy.view(y.shape)}
+    for p, g in zip(source.parameters, gp.split(sizes), strict=True):
+        found[id(p)] = g.view(p.shape)
+    return value.view(y.shape), found
+
+
+def in_torch(
+    func: Func, t: float, y: Tensor, v: Tensor, tensors: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """The same from torch; the gradients are those of ``t``, ``y`` and ``tensors``."""
+    inputs = [torch.tensor(t, dtype=y.dtype), y.detach().clone()]
+    inputs = [x.requires_grad_() for x in inputs]
+    value = func(inputs[0], inputs[1])
+    inputs += tensors
+    if not value.requires_grad:
+        return value, [torch.zeros_like(x) for x in inputs]
+    gradients = torch.autograd.grad(value, inputs, v, allow_unused=True)
+    return value.detach(), [
+        torch.zeros_like(x) if g is None else g for x, g in zip(inputs, gradients, strict=True)
+    ]
+
+
+def compare(
+    func: Func, t: float, y: Tensor, tensors: Sequence[Tensor] = (), tolerance: float | None = None
+) -> None:
+    """Value and vector-Jacobian products agree with torch's, NaN and infinities included."""
+    tolerance = TOLERANCE[y.dtype] if tolerance is None else tolerance
+    v = torch.linspace(0.5, 1.5, max(y.numel(), 1), dtype=y.dtype)[: y.numel()].view(y.shape)
+    value, found = in_julia(func, t, y, v)
+    expected, gradients = in_torch(func, t, y, v, tensors)
+    assert_equal(value, expected, tolerance, "value")
+    keys = {"t": 0, "y": 1, **{f"tensor {i}": id(x) for i, x in enumerate(tensors)}}
+    for (what, key), gradient in zip(keys.items(), gradients, strict=True):
+        if key in found:
+            assert_equal(found[key], gradient, tolerance, f"gradient of {what}")
+        else:
+            assert not gradient.any(), f"gradient of {what} is left out"
+
+
+def assert_equal(found: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
+    """Elements agree, to a tolerance relative to the largest one that is finite."""
+    assert found.shape == expected.shape, f"{what}: {found.shape}, expected {expected.shape}"
+    scale = float(expected.nan_to_num(0, 0, 0).abs().max()) if expected.numel() else 0.0
+    same = torch.isclose(
+        found, expected, rtol=0.0, atol=tolerance * max(scale, 1.0), equal_nan=True
+    )
+    assert bool(same.all()), f"{what}: {found}, expected {expected}"
