@@ -9,37 +9,29 @@ import torch
 from torch import Tensor
 
 from pyjlode import runtime
+from pyjlode.engine import choose_engine
+from pyjlode.engine.models import Model
 from pyjlode.trace.capture import Traced, trace
-from pyjlode.translate import ModelSource, translate
 
 Func = Callable[[Tensor, Tensor], Tensor]
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 
 
-def _model(traced: Traced) -> tuple[Any, ModelSource, Tensor]:
-    """Julia's model, its source and the parameters' values."""
-    module = runtime.start().module
-    source = translate(traced)
-    dtype = traced.dtype
-    sizes = [p.numel() for p in source.parameters]
-    model = module.generate(
-        str(dtype).removeprefix("torch."), source.code, traced.shape.numel(), sum(sizes),
-        sum(c.numel() for c in source.constants), source.workspace, source.depends_on_time,
-    )  # fmt: skip
-    if source.constants:
-        constants = torch.cat([c.detach().reshape(-1).to(dtype) for c in source.constants])
-        module.set_constants_b(model, constants.numpy())
-    parameters = [p.detach().reshape(-1) for p in source.parameters]
-    return model, source, torch.cat([torch.zeros(0 if sizes else 1, dtype=dtype), *parameters])
+def _model(traced: Traced) -> tuple[Any, Model, Tensor]:
+    """Julia's model, what stands for it here, and the parameters' values."""
+    model = choose_engine("julia").models.compile(traced)
+    model.refresh()
+    flat = [p.detach().reshape(-1) for p in model.parameters]
+    return model.handle, model, torch.cat(flat or [torch.zeros(1, dtype=traced.dtype)])
 
 
 def run(traced: Traced, t: float, y: Tensor) -> Tensor:
     """The value alone."""
-    model, _, parameters = _model(traced)
+    handle, _, parameters = _model(traced)
     value = torch.full_like(y, torch.nan)
     flat = y.contiguous().view(-1).numpy()
-    runtime.start().module.evaluate(model, value.view(-1).numpy(), flat, parameters.numpy(), t)
+    runtime.start().module.evaluate(handle, value.view(-1).numpy(), flat, parameters.numpy(), t)
     return value
 
 
@@ -48,18 +40,18 @@ def in_julia(func: Func, t: float, y: Tensor, v: Tensor) -> tuple[Tensor, dict[i
 
     The keys of those of ``t`` and ``y`` are 0 and 1.
     """
-    model, source, parameters = _model(trace(func, y, derivatives=True))
+    handle, model, parameters = _model(trace(func, y, derivatives=True))
     module = runtime.start().module
-    sizes = [p.numel() for p in source.parameters]
+    sizes = [p.numel() for p in model.tensors]
     # What the functions leave untouched stays NaN, and differs from everything.
     value, gy = (torch.full((y.numel(),), torch.nan, dtype=y.dtype) for _ in range(2))
     gp, gt = (torch.full((n,), torch.nan, dtype=y.dtype) for n in (sum(sizes), 1))
     state = (y.contiguous().view(-1).numpy(), parameters.numpy(), t)
-    module.evaluate(model, value.numpy(), *state)
+    module.evaluate(handle, value.numpy(), *state)
     cotangent = v.contiguous().view(-1).numpy()
-    module.evaluate_vjp(model, gy.numpy(), gp.numpy(), gt.numpy(), cotangent, *state)
+    module.evaluate_vjp(handle, gy.numpy(), gp.numpy(), gt.numpy(), cotangent, *state)
     found = {0: gt.view(()), 1: gy.view(y.shape)}
-    for p, g in zip(source.parameters, gp.split(sizes), strict=True):
+    for p, g in zip(model.tensors, gp.split(sizes), strict=True):
         found[id(p)] = g.view(p.shape)
     return value.view(y.shape), found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,13 +17,26 @@ from torch.utils._mode_utils import no_dispatch
 @contextmanager
 def without_compilation() -> Iterator[None]:
     """Functions that ``torch.compile`` made run as they were written."""
-    with ExitStack() as stack:
-        # Where torch's compiler was never loaded nothing can have been compiled by it.
-        if "torch._dynamo.eval_frame" in sys.modules:
-            import torch._dynamo
+    # Where torch's compiler was never loaded nothing can have been compiled by it.
+    if "torch._dynamo.eval_frame" not in sys.modules:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-            stack.enter_context(torch._dynamo.config.patch(error_on_nested_fx_trace=False))
+
+@contextmanager
+def _traced_as_written() -> Iterator[None]:
+    """The same in a trace, where torch's compiler steps aside by itself if it is not to complain.
+
+    The stance above would take ``torch.cond`` apart too.
+    """
+    if "torch._dynamo.eval_frame" not in sys.modules:
+        yield
+        return
+    import torch._dynamo
+
+    with torch._dynamo.config.patch(error_on_nested_fx_trace=False):
         yield
 
 
@@ -58,7 +71,7 @@ def traceable() -> Iterator[None]:
     torch.backends.mha.set_fastpath_enabled(False)
     originals = _Originals()
     try:
-        with without_compilation(), sdpa_kernel(SDPBackend.MATH), originals:
+        with _traced_as_written(), sdpa_kernel(SDPBackend.MATH), originals:
             yield
     finally:
         originals.restore()
