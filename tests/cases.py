@@ -143,7 +143,7 @@ SHAPES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 def _control(t: Tensor) -> Tensor:
     """Linear between values that are a straight line, so that the solution stays smooth."""
-    times = torch.tensor([0.0, 0.2, 0.5, 1.0], dtype=torch.float64)
+    times = torch.tensor([0.0, 0.2, 0.5, 1.0], dtype=t.dtype)
     values = 1 + 2 * times
     i = torch.searchsorted(times, t.detach()).clamp(1, 3)
     s = (t - times[i - 1]) / (times[i] - times[i - 1])
