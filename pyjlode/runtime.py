@@ -177,6 +177,14 @@ def _set_environment(source: JuliaSource) -> None:
         os.environ.setdefault(name, value)
 
 
+def julia_error() -> type[Exception]:
+    """The class of the exceptions that come from a running Julia."""
+    from juliacall import JuliaError
+
+    error: type[Exception] = JuliaError
+    return error
+
+
 def _import_juliacall() -> Any:
     with warnings.catch_warnings():
         # torch is always imported first here. The crash that juliacall warns of comes from

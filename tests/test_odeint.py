@@ -261,6 +261,17 @@ def test_a_failed_solve_raises(engine: str, func: object, y0: float, retcodes: s
     assert caught.value.retcode in retcodes
 
 
+def test_what_julia_throws_is_a_solver_error(julia: str) -> None:
+    """Integers beyond what the state's type holds are refused in the solve, with Julia's error."""
+
+    def powers(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return y * ((10 * y).long() * 2**50).sign()
+
+    with pytest.raises(SolverError, match="OverflowError") as caught:
+        odeint(powers, torch.full((1,), 0.55, dtype=D), [0.0, 1.0], engine="julia")
+    assert type(caught.value.__cause__).__name__ == "JuliaError"
+
+
 def test_wrong_shape_of_derivative(engine: str) -> None:
     y0 = torch.ones(2, dtype=D)
     for func, message in [

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.random import fork_rng
 
-from ..errors import TraceError, warn
+from ..errors import SolverError, TraceError, warn
 from ..problem import Problem
-from ..runtime import Runtime
+from ..runtime import Runtime, julia_error
 from ..trace.capture import Traced, trace
 from ..trace.fingerprint import Structure, fingerprint, ignore_own_changes
 from ..trace.leaves import gradient_leaves
@@ -83,9 +83,16 @@ class Model:
             values = torch.cat([x.reshape(-1).to(self.dtype) for x in current])
             self.set_constants(self.handle, values.numpy())
 
-    def errors(self) -> AbstractContextManager[None]:
-        """Around a call of Julia: an exception of the user's function comes out as itself."""
-        return nullcontext() if self.callback is None else self.callback.errors()
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Around a call of Julia: the user's exceptions come out as themselves, Julia's as ours."""
+        try:
+            with nullcontext() if self.callback is None else self.callback.errors():
+                yield
+        except julia_error() as error:
+            raise SolverError(
+                f"Julia stopped the solve: {_first_line(error)}", retcode="Failure", t=float("nan")
+            ) from error
 
     def update(self, problem: Problem, states: Tensor) -> None:
         """Have the function change what it changes, once for each saved state."""
@@ -233,9 +240,11 @@ class ModelCache:
         result = torch.empty_like(y)
         parameters = [p.detach().reshape(-1) for p in model.parameters]
         flat = torch.cat(parameters) if parameters else y.new_zeros(1)
-        self.module.evaluate(
-            model.handle, result.view(-1).numpy(), y.view(-1).numpy(), flat.numpy(), float(t)
-        )
+        arrays = (result.view(-1).numpy(), y.view(-1).numpy(), flat.numpy())
+        try:
+            self.module.evaluate(model.handle, *arrays, float(t))
+        except julia_error() as error:
+            raise TraceError(f"its traced form fails ({_first_line(error)})") from error
         tolerance = 1e-9 if y.dtype == torch.float64 else 1e-4
         scale = float(expected.abs().nan_to_num(0, 0, 0).max()) if expected.numel() else 0.0
         same = torch.allclose(
@@ -261,3 +270,7 @@ class ModelCache:
         if text not in self._warned:
             self._warned.add(text)
             warn(text)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
