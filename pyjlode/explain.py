@@ -34,8 +34,8 @@ class Explanation:
         Shapes of the tensors that get a gradient, and of the others that the function reads.
     steps : mapping of str to tuple of str
         For the right-hand side (``value``) and its vector-Jacobian products with respect to state,
-        parameters and time (``vjp``, ``vjp_p``, ``vjp_t``): the loops and calls, each with the
-        ATen operations that run fused in it.
+        parameters and time (``vjp``, ``vjp_p``, both at once, ``vjp_t``): the loops and calls, each
+        with the ATen operations that run fused in it.
     code : str
         The Julia source.
     """

@@ -16,7 +16,7 @@ def test_a_traced_function(capsys: pytest.CaptureFixture[str]) -> None:
     assert found.traced
     assert found.parameters == ((5, 2), (5,), (2, 5), (2,))
     assert found.constants == ((2,),)
-    assert set(found.steps) == {"value", "vjp", "vjp_p", "vjp_t"}
+    assert set(found.steps) == {"value", "vjp", "vjp_p", "vjp_both", "vjp_t"}
     assert any("addmm, tanh" in step for step in found.steps["value"])
     assert "function value(du, u, p, time, c, w)" in printed
     assert printed.rstrip("\n") == str(found).rstrip("\n")

@@ -14,6 +14,7 @@ function callback_model(kind, value::Py, pull::Py, tgrad::Py, states, parameters
         RightHandSide{T}(PythonValue(value)),
         VectorJacobian{T}(PythonPull(pull, 0)),
         VectorJacobian{T}(PythonPull(pull, 1)),
+        JointVectorJacobian{T}(PythonPullBoth(pull)),
         VectorJacobian{T}(PythonPull(pull, 2)),
         RightHandSide{T}(PythonValue(tgrad)),
         Int(states), Int(parameters), true, true, T[], nothing,
@@ -30,3 +31,8 @@ struct PythonPull <: Function
     which::Int
 end
 (c::PythonPull)(out, v, u, p, t) = (c.f(c.which, out, v, u, p, t); nothing)
+
+struct PythonPullBoth <: Function
+    f::Py
+end
+(c::PythonPullBoth)(g, gp, v, u, p, t) = (c.f(0, g, v, u, p, t); c.f(1, gp, v, u, p, t); nothing)

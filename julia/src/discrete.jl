@@ -154,9 +154,10 @@ end
 function pull!(s::Sweep, i, u, t, c)
     (; model, p) = s.tape
     v = s.μ[i]
-    model.vjp(s.pulled, v, u, p, t)
-    if model.parameters > 0
-        model.vjp_p(s.pulled_p, v, u, p, t)
+    if model.parameters == 0
+        model.vjp(s.pulled, v, u, p, t)
+    else
+        model.vjp_both(s.pulled, s.pulled_p, v, u, p, t)
         add!(s.dp, s.pulled_p, 0)
     end
     if s.with_t && model.depends_on_time

@@ -13,7 +13,7 @@ function matmul!(
 ) where {T}
     for i in 0:(batch - 1)
         start = c + i * m * n
-        if m * n * k <= 2048
+        if is_small(m, n, k)
             small_product!(
                 C, start, A, a + i * A_batch, B, b + i * B_batch,
                 m, n, k, A_row, A_column, B_row, B_column,
@@ -28,7 +28,10 @@ function matmul!(
     return nothing
 end
 
-# Below some thousand operations the call of BLAS costs more than the product.
+# Where the call of BLAS costs more than the product: below some hundred operations, and for one or
+# two rows, which BLAS takes no advantage of, up to some thousands.
+is_small(m::Int, n::Int, k::Int) = m * n * k <= (m <= 2 ? 8192 : 128)
+
 function small_product!(C, c, A, a, B, b, m, n, k, A_row, A_column, B_row, B_column)
     T = eltype(C)
     @inbounds if B_column == 1

@@ -7,13 +7,17 @@ const RightHandSide{T} = FunctionWrapper{Nothing,Tuple{Vector{T},Vector{T},Vecto
 const VectorJacobian{T} =
     FunctionWrapper{Nothing,Tuple{Vector{T},Vector{T},Vector{T},Vector{T},Float64}}
 
+"`vjp!(g, gp, v, u, p, t)`: the products for `u` and for `p` at once."
+const JointVectorJacobian{T} =
+    FunctionWrapper{Nothing,Tuple{Vector{T},Vector{T},Vector{T},Vector{T},Vector{T},Float64}}
+
 """
     Model{T}
 
 The right-hand side of an ODE and its vector-Jacobian products, for states of element type `T`.
 
 # Fields
-- `value`, `vjp`, `vjp_p`, `vjp_t`, `tgrad`: the functions; those that were not asked for do nothing
+- `value`, `vjp`, `vjp_p`, `vjp_both`, `vjp_t`, `tgrad`: the functions; those that were not asked for do nothing
 - `states`, `parameters`: lengths of `u` and `p`
 - `has_derivatives`, `depends_on_time`: which of the functions can give anything but zero
 - `constants`: numbers that the functions read and that need no gradient
@@ -23,6 +27,7 @@ struct Model{T}
     value::RightHandSide{T}
     vjp::VectorJacobian{T}
     vjp_p::VectorJacobian{T}
+    vjp_both::JointVectorJacobian{T}
     vjp_t::VectorJacobian{T}
     tgrad::RightHandSide{T}
     states::Int
@@ -41,16 +46,18 @@ struct Generated{F,T} <: Function
 end
 (g::Generated)(du, u, p, t) = g.f(du, u, p, t, g.constants, g.workspace)
 (g::Generated)(out, v, u, p, t) = g.f(out, v, u, p, t, g.constants, g.workspace)
+(g::Generated)(out, out_p, v, u, p, t) = g.f(out, out_p, v, u, p, t, g.constants, g.workspace)
 
 no_derivative(out, v, u, p, t) = nothing
+no_derivative(out, out_p, v, u, p, t) = nothing
 no_derivative(du, u, p, t) = nothing
 
 """
     generate(kind, source, states, parameters, constants, workspace, depends_on_time, pattern)
 
 Compile the Julia source of a model. `kind` is `"float32"` or `"float64"`; `source` defines
-`value`; where the model has derivatives, `vjp`, `vjp_p` and `vjp_t`; for implicit methods `tgrad`.
-`constants` and `workspace` are lengths.
+`value`; where the model has derivatives, `vjp`, `vjp_p`, `vjp_both` and `vjp_t`; for implicit methods
+`tgrad`. `constants` and `workspace` are lengths.
 """
 function generate(
     kind, source, states, parameters, constants, workspace, depends_on_time, pattern
@@ -74,11 +81,11 @@ function generate(
         push!(functions, Generated(Core.eval(Pyjlode, anonymous(definition)), c, w))
     end
     has_derivatives = length(functions) > 1
-    append!(functions, fill(no_derivative, 5 - length(functions)))
+    append!(functions, fill(no_derivative, 6 - length(functions)))
     return Model{T}(
         RightHandSide{T}(functions[1]), VectorJacobian{T}(functions[2]),
-        VectorJacobian{T}(functions[3]), VectorJacobian{T}(functions[4]),
-        RightHandSide{T}(functions[5]),
+        VectorJacobian{T}(functions[3]), JointVectorJacobian{T}(functions[4]),
+        VectorJacobian{T}(functions[5]), RightHandSide{T}(functions[6]),
         states, parameters, has_derivatives, depends_on_time, c, pattern,
     )
 end

@@ -21,6 +21,14 @@ function vjp_p(g, v, u, p, time, c, w)
     end
     return nothing
 end
+function vjp_both(g, gp, v, u, p, time, c, w)
+    gp[1] = 0
+    for i in eachindex(u)
+        g[i] = p[1] * v[i]
+        gp[1] += v[i] * u[i]
+    end
+    return nothing
+end
 function vjp_t(g, v, u, p, time, c, w)
     g[1] = 0
     return nothing

@@ -17,6 +17,13 @@ function vjp_p(g, v, u, p, time, c, w)
     g[2] = u[1] * u[2] * v[2]
     return nothing
 end
+function vjp_both(g, gp, v, u, p, time, c, w)
+    g[1] = -p[1] * v[1] + p[2] * u[2] * v[2]
+    g[2] = p[2] * u[1] * v[2]
+    gp[1] = -u[1] * v[1]
+    gp[2] = u[1] * u[2] * v[2]
+    return nothing
+end
 function vjp_t(g, v, u, p, time, c, w)
     g[1] = cos(time) * v[1]
     return nothing

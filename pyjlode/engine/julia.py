@@ -7,7 +7,7 @@ parameters from them and writes the solution and the gradients into them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ class JuliaEngine:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.module = runtime.module
+        self.functions = _Functions(runtime.module)
         self.models = ModelCache(runtime)
 
     def versions(self) -> dict[str, str]:
@@ -73,19 +74,35 @@ class JuliaEngine:
                 "InterpolatingAdjoint."
             )
         if implicit:
-            self.module.load(method)
+            self.functions.load(method)
         # With gradients enabled one is likely needed; which tensors func uses, the trace says.
         wanted = Wanted.GRADIENTS if torch.is_grad_enabled() else Wanted.VALUES
         model = self.models.get(problem, wanted=Wanted.JACOBIAN if implicit else wanted)
         inputs = (problem.y0, problem.t, *model.parameters)
         differentiate = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
-        solve = _Solve(self.module, model, problem, method, sensealg, stats)
+        solve = _Solve(self.functions, model, problem, method, sensealg, stats)
         if differentiate:
             states = _Differentiable.apply(solve, problem.y0, problem.t, *model.parameters)
         else:
             states = solve.forward(problem.y0, problem.t, model.parameters, keep="nothing")[0]
         model.update(problem, states)
         return states
+
+
+class _Functions:
+    """Julia's functions, looked up once, and what small values they make, made once.
+
+    A look-up through juliacall takes as long as a call, and a training step on a small model is
+    not much longer than a few of them.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self.load = module.load
+        self.forward = module.forward
+        self.backward = module.backward
+        self.retcode = module.retcode
+        self.settings = lru_cache(maxsize=64)(module.Settings)
+        self.sensitivity = lru_cache(maxsize=64)(module.sensitivity)
 
 
 def _decay(rate: Tensor, t: Tensor, y: Tensor) -> Tensor:
@@ -96,7 +113,7 @@ def _decay(rate: Tensor, t: Tensor, y: Tensor) -> Tensor:
 class _Solve:
     """One solve: what autograd carries from the forward pass to the backward one."""
 
-    module: Any
+    functions: _Functions
     model: Model
     problem: Problem
     method: str
@@ -114,7 +131,7 @@ class _Solve:
         out = torch.empty((t.numel(), *y0.shape), dtype=y0.dtype)
         info = torch.zeros(8, dtype=torch.float64)
         with self.model.errors():
-            solved = self.module.forward(
+            solved = self.functions.forward(
                 self.model.handle,
                 self._settings(),
                 _array(y0),
@@ -128,7 +145,7 @@ class _Solve:
         success, reached, nfe, njac, naccept, nreject, *_ = info.tolist()
         counts = {"nf": nfe, "njacs": njac, "naccept": naccept, "nreject": nreject}
         if not success:
-            raise self._failure("The solve", str(self.module.retcode(solved)), reached, counts)
+            raise self._failure("The solve", str(self.functions.retcode(solved)), reached, counts)
         self.stats.nfe, self.stats.njac = int(nfe), int(njac)
         self.stats.naccept, self.stats.nreject = int(naccept), int(nreject)
         return out, solved
@@ -144,11 +161,11 @@ class _Solve:
         sensealg = self.sensealg
         if isinstance(sensealg, QuadratureAdjoint):
             rtol, atol = sensealg.rtol or rtol, sensealg.atol or atol
-        algorithm = self.module.sensitivity(
+        algorithm = self.functions.sensitivity(
             sensealg.name, rtol, atol, getattr(sensealg, "checkpointing", False)
         )
         with self.model.errors():
-            message = self.module.backward(
+            message = self.functions.backward(
                 solved,
                 algorithm,
                 self._settings(),
@@ -165,7 +182,7 @@ class _Solve:
 
     def _settings(self) -> Any:
         problem, options = self.problem, self.problem.options
-        return self.module.Settings(
+        return self.functions.settings(
             self.method,
             problem.rtol,
             problem.atol,

@@ -7,7 +7,7 @@ scratch memory ``w``. Torch's row-major ``(B, D)`` and a flat vector are the sam
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,7 +34,8 @@ class ModelSource:
     ----------
     code : str
         Julia functions ``value(du, u, p, time, c, w)`` and, where the graph has derivatives,
-        ``vjp(g, v, u, p, time, c, w)``, ``vjp_p(...)`` and ``vjp_t(...)``; for implicit methods
+        ``vjp(g, v, u, p, time, c, w)``, ``vjp_p(...)``, ``vjp_both(g, gp, v, ...)`` with the
+        results of these two, and ``vjp_t(...)``; for implicit methods
         ``tgrad(du, u, p, time, c, w)`` too.
     names : tuple of str
         The functions in ``code``.
@@ -132,6 +133,10 @@ def _functions(
         gradients.append(Output("g", offset, size, view))
         offset += size
     functions.append(("vjp_p", arguments, gradients))
+    # Both at once: what they have in common is computed once.
+    joint = [Output("g", 0, n, outputs[2])]
+    joint += [replace(output, name="gp") for output in gradients]
+    functions.append(("vjp_both", f"g, gp, {arguments[3:]}", joint))
     functions.append(("vjp_t", arguments, [Output("g", 0, 1, outputs[1])]))
     if traced.has_jacobian:
         functions.append(("tgrad", "du, u, p, time, c, w", [Output("du", 0, n, outputs[end])]))
