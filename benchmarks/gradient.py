@@ -71,6 +71,8 @@ def diffrax_gradient(net: torch.nn.Module) -> Callable[[torch.Tensor], None]:
 
 
 def main() -> None:
+    # These tensors are small: more threads would only wait for each other.
+    torch.set_num_threads(1)
     net = make_net()
     tolerances = {"rtol": 1e-7, "atol": 1e-7}
     solvers = {
