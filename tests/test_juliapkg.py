@@ -19,7 +19,7 @@ else:
 PACKAGE = Path(runtime.__file__).parent
 LISTED = json.loads((PACKAGE / "juliapkg.json").read_text())["packages"]
 PROJECT = tomllib.loads((runtime.julia_package() / "Project.toml").read_text())
-STANDARD = {"LinearAlgebra"}
+STANDARD = {"LinearAlgebra", "SparseArrays"}
 
 
 def test_the_list_is_the_julia_package_s() -> None:
