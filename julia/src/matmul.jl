@@ -63,8 +63,9 @@ end
 function blas_product!(
     C, c, A, a, B, b, m, n, k, A_row, A_column, B_row, B_column, beta=zero(eltype(C))
 )
-    first_flag, first_stride = B_column == 1 ? ('N', B_row) : ('T', B_column)
-    second_flag, second_stride = A_column == 1 ? ('N', A_row) : ('T', A_column)
+    # The stride of a dimension of length one can be any; BLAS checks it against the other's length.
+    first_flag, first_stride = B_column == 1 ? ('N', max(B_row, n)) : ('T', max(B_column, k))
+    second_flag, second_stride = A_column == 1 ? ('N', max(A_row, k)) : ('T', max(A_column, m))
     gemm!(
         first_flag, second_flag, n, m, k, B, b, first_stride, A, a, second_stride, C, c, n, beta,
     )

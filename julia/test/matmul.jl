@@ -4,7 +4,8 @@ using Pyjlode: matmul!
 rowmajor(A) = vec(permutedims(A))
 
 @testset "matmul! $T $m×$k×$n" for T in (Float32, Float64),
-    (m, k, n) in ((1, 1, 1), (3, 2, 5), (1, 50, 2), (40, 1, 40), (17, 33, 29), (4, 0, 3))
+    (m, k, n) in ((1, 1, 1), (3, 2, 5), (1, 50, 2), (40, 1, 40), (17, 33, 29), (4, 0, 3),
+    (1, 300, 40), (300, 1, 30), (300, 30, 1))
 
     A, B = randn(T, m, k), randn(T, k, n)
     for transposed_A in (false, true), transposed_B in (false, true)
