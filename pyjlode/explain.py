@@ -12,6 +12,7 @@ from torch import Tensor
 from .errors import TraceError
 from .odeint import State, make_problem
 from .trace.capture import trace
+from .trace.kept import nothing_kept
 from .trace.locate import reason
 from .translate import translate
 from .translate.draws import Draw
@@ -108,7 +109,8 @@ def explain(
     """
     problem, _ = make_problem(func, y0, [t], None, None, None, None, None)
     try:
-        traced = trace(problem.func, problem.y0, derivatives=True)
+        with nothing_kept(func):
+            traced = trace(problem.func, problem.y0, derivatives=True)
         source = translate(traced)
     except TraceError as error:
         # What is wrong with the function itself is not a matter of tracing.

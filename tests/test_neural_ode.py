@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import functools
 import pickle
+import warnings
 
 import pytest
 import torch
 from reference import assert_close, gradients, rk4
 from torch import nn
 
-from pyjlode import NeuralODE, odeint
+from pyjlode import NeuralODE, PyjlodeWarning, odeint
 from pyjlode.engine import choose_engine
 
 D = torch.float64
@@ -173,6 +174,31 @@ def test_new_tensors_need_no_new_trace(julia: str) -> None:
     for _ in range(3):
         check(Field(), "julia")
     assert len(models) == 2
+
+
+class Noisy(nn.Module):
+    """FFJORD's way with noise: drawn at the first evaluation, and kept until it is reset."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noise = None
+
+    def forward(self, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        if self.noise is None:
+            self.noise = torch.randn_like(y)
+        return self.noise - y
+
+
+def test_a_tensor_that_the_function_keeps(engine: str) -> None:
+    noisy, y0 = Noisy(), torch.ones(2, dtype=D)
+    for _ in range(2):
+        noisy.noise = None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PyjlodeWarning)
+            y = odeint(noisy, y0, [0.0, 1.0], rtol=1e-9, atol=1e-9, engine=engine)
+        assert type(noisy.noise) is torch.Tensor
+        decay = torch.exp(torch.tensor(-1.0, dtype=D))
+        assert_close(y[-1], noisy.noise + (y0 - noisy.noise) * decay, 1e-7)
 
 
 def test_which_tensor_is_shared_counts(engine: str) -> None:

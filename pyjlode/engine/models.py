@@ -18,6 +18,7 @@ from ..problem import Problem
 from ..runtime import Runtime, julia_error
 from ..trace.capture import Traced, trace
 from ..trace.fingerprint import Structure, fingerprint, ignore_own_changes
+from ..trace.kept import nothing_kept
 from ..trace.leaves import gradient_leaves
 from ..trace.locate import reason
 from ..trace.modes import without_compilation
@@ -149,6 +150,8 @@ class ModelCache:
         after = fingerprint(problem.owner)
         if ignore_own_changes(structure, after):
             after = fingerprint(problem.owner)
+        elif model.callback:
+            after = structure  # whatever the function has kept since, it could not be traced
         number = {id(x): i for i, x in enumerate(after.tensors)}
         places = [
             tuple(number.get(id(x), x) for x in tensors)
@@ -176,12 +179,13 @@ class ModelCache:
 
     def _make(self, problem: Problem, wanted: Wanted) -> Model:
         try:
-            traced = trace(
-                problem.func,
-                problem.y0,
-                derivatives=wanted >= Wanted.GRADIENTS,
-                jacobian=wanted >= Wanted.JACOBIAN,
-            )
+            with nothing_kept(problem.owner):
+                traced = trace(
+                    problem.func,
+                    problem.y0,
+                    derivatives=wanted >= Wanted.GRADIENTS,
+                    jacobian=wanted >= Wanted.JACOBIAN,
+                )
             model = self.compile(traced)
             self._verify(problem, model)
         except TraceError as error:

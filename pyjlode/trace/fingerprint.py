@@ -68,7 +68,7 @@ def fingerprint(func: object) -> Structure:
     >>> fingerprint(layer).key == before.key
     False
     """
-    visitor = _Visitor()
+    visitor = Visitor()
     visitor.visit(func)
     visitor.entries.append(torch.get_default_dtype())
     return Structure(tuple(visitor.entries), visitor.tensors, visitor.attributes)
@@ -91,7 +91,7 @@ def ignore_own_changes(before: Structure, after: Structure) -> bool:
     return bool(changed)
 
 
-class _Visitor:
+class Visitor:
     """Walks everything that a function holds, each object once."""
 
     def __init__(self) -> None:
