@@ -89,6 +89,20 @@ def compare(
             assert not gradient.any(), f"gradient of {what} is left out"
 
 
+def compare_jacobians(func: Func, t: float, y: Tensor) -> None:
+    """The Jacobian and the derivative by time agree with torch's, row by row."""
+    handle, _, parameters = _model(trace(func, y, derivatives=True, jacobian=True))
+    n = y.numel()
+    jacobian, by_time = (torch.full((size,), torch.nan, dtype=y.dtype) for size in (n * n, n))
+    runtime.start().module.evaluate_jacobian(
+        handle, jacobian.numpy(), by_time.numpy(), y.reshape(-1).numpy(), parameters.numpy(), t
+    )
+    rows = [in_torch(func, t, y, unit.view(y.shape), ())[1] for unit in torch.eye(n, dtype=y.dtype)]
+    expected = torch.stack([row[1].reshape(-1) for row in rows])
+    assert_equal(jacobian.view(n, n).T, expected, TOLERANCE[y.dtype], "Jacobian")
+    assert_equal(by_time, torch.stack([row[0] for row in rows]), TOLERANCE[y.dtype], "by time")
+
+
 def assert_equal(found: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
     """Elements agree, to a tolerance relative to the largest one that is finite."""
     assert found.shape == expected.shape, f"{what}: {found.shape}, expected {expected.shape}"

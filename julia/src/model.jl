@@ -48,6 +48,25 @@ end
 (g::Generated)(out, v, u, p, t) = g.f(out, v, u, p, t, g.constants, g.workspace)
 (g::Generated)(out, out_p, v, u, p, t) = g.f(out, out_p, v, u, p, t, g.constants, g.workspace)
 
+# ∂f/∂t element by element, where only its products with vectors were generated.
+struct TimeGradient{T} <: Function
+    vjp_t::VectorJacobian{T}
+    seed::Vector{T}
+    value::Vector{T}
+end
+TimeGradient(vjp_t::VectorJacobian{T}, states::Int) where {T} =
+    TimeGradient{T}(vjp_t, zeros(T, states), zeros(T, 1))
+
+function (g::TimeGradient{T})(du, u, p, t) where {T}
+    for i in eachindex(g.seed)
+        g.seed[i] = one(T)
+        g.vjp_t(g.value, g.seed, u, p, t)
+        g.seed[i] = zero(T)
+        du[i] = g.value[1]
+    end
+    return nothing
+end
+
 no_derivative(out, v, u, p, t) = nothing
 no_derivative(out, out_p, v, u, p, t) = nothing
 no_derivative(du, u, p, t) = nothing
@@ -81,11 +100,15 @@ function generate(
         push!(functions, Generated(Core.eval(Pyjlode, anonymous(definition)), c, w))
     end
     has_derivatives = length(functions) > 1
-    append!(functions, fill(no_derivative, 6 - length(functions)))
+    append!(functions, fill(no_derivative, max(0, 5 - length(functions))))
+    vjp_t = VectorJacobian{T}(functions[5])
+    if length(functions) < 6
+        push!(functions, pattern === nothing ? no_derivative : TimeGradient(vjp_t, states))
+    end
     return Model{T}(
         RightHandSide{T}(functions[1]), VectorJacobian{T}(functions[2]),
         VectorJacobian{T}(functions[3]), JointVectorJacobian{T}(functions[4]),
-        VectorJacobian{T}(functions[5]), RightHandSide{T}(functions[6]),
+        vjp_t, RightHandSide{T}(functions[6]),
         states, parameters, has_derivatives, depends_on_time, c, pattern,
     )
 end

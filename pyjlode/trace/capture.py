@@ -130,21 +130,27 @@ def trace(func: Dynamics, example: Tensor, *, derivatives: bool, jacobian: bool 
     parameters = tuple(x for x in outside if x.requires_grad)
     if derivatives:
 
-        def joint(t: Tensor, y: Tensor, v: Tensor) -> tuple[Tensor | None, ...]:
+        def joint(t: Tensor, y: Tensor, v: Tensor, twice: bool) -> tuple[Tensor | None, ...]:
             t, y, v = (x.detach().requires_grad_() for x in (t, y, v))
             with torch.enable_grad():
                 out = func(t, y)
             if not out.requires_grad:
                 return (out, *[None] * (2 + jacobian + len(parameters)))
             gradients = torch.autograd.grad(
-                out, [t, y, *parameters], v, allow_unused=True, create_graph=jacobian
+                out, [t, y, *parameters], v, allow_unused=True, create_graph=twice
             )
             found: list[Tensor | None] = [None if g is None else g.detach() for g in gradients]
             if jacobian:
-                found.append(_time_gradient(gradients[0], v))
+                found.append(_time_gradient(gradients[0], v) if twice else None)
             return (out.detach(), *found)
 
-        graph = _make_graph(joint, t, y, torch.zeros_like(y))
+        try:
+            graph = _make_graph(lambda t, y, v: joint(t, y, v, jacobian), t, y, torch.zeros_like(y))
+        except TraceError:
+            if not jacobian:
+                raise
+            # Of some operations the derivative has none itself.
+            graph = _make_graph(lambda t, y, v: joint(t, y, v, False), t, y, torch.zeros_like(y))
         updated = take_out_updates(graph)
     constants = tuple(x for x in _outside_tensors(graph) if not x.requires_grad)
     for x in parameters:
@@ -158,7 +164,7 @@ def trace(func: Dynamics, example: Tensor, *, derivatives: bool, jacobian: bool 
 
 
 def _time_gradient(product: Tensor | None, v: Tensor) -> Tensor | None:
-    """``df/dt`` from ``v·df/dt``, which is linear in ``v``."""
+    """``df/dt`` from ``v·df/dt``, which is linear in ``v``; None where torch does not say."""
     if product is None or not product.requires_grad:
         return None
     (gradient,) = torch.autograd.grad(product, [v], allow_unused=True)

@@ -138,6 +138,7 @@ def _functions(
     joint += [replace(output, name="gp") for output in gradients]
     functions.append(("vjp_both", f"g, gp, {arguments[3:]}", joint))
     functions.append(("vjp_t", arguments, [Output("g", 0, 1, outputs[1])]))
-    if traced.has_jacobian:
+    # Where df/dt has no graph of its own though time counts, Julia makes it of vjp_t.
+    if traced.has_jacobian and (outputs[end] is not None or outputs[1] is None):
         functions.append(("tgrad", "du, u, p, time, c, w", [Output("du", 0, n, outputs[end])]))
     return functions
