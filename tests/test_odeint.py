@@ -354,6 +354,36 @@ def test_callbacks_are_of_the_function_given(julia: str) -> None:
         assert_close(found, torch.tensor(-math.exp(-rate), dtype=D), 1e-6)
 
 
+class Once(torch.autograd.Function):
+    """The identity, with a derivative that has none itself."""
+
+    @staticmethod
+    def forward(ctx: object, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: object, v: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return v.clone()
+
+
+def test_time_in_callback_mode_with_a_stiff_method(julia: str) -> None:
+    """df/dt counts in a Rosenbrock step; it must not be lost where torch derives only once."""
+    t = torch.tensor([0.0, 1.0], dtype=D)
+
+    def timed(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return Once.apply(torch.sin(3 * t)) * (1.0 if float(y.detach()) > -9 else 2.0) - y
+
+    counts = {}
+    for name, func in (("called", timed), ("traced", lambda t, y: torch.sin(3 * t) - y)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PyjlodeWarning)
+            stats = Statistics()
+            odeint(func, torch.ones(1, dtype=D), t, method="Rodas5P", engine="julia", stats=stats)
+        counts[name] = (stats.naccept, stats.nreject)
+    assert counts["called"] == counts["traced"]
+
+
 def _nothing() -> object:
     import contextlib
 

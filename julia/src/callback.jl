@@ -2,21 +2,21 @@
 # the solve. Slow, and right.
 
 """
-    callback_model(kind, value, pull, tgrad, states, parameters)
+    callback_model(kind, value, pull, states, parameters)
 
-A model of Python functions: `value(du, u, p, t)` writes the derivative into `du`, `tgrad` likewise
-its derivative with respect to time, and `pull(which, out, v, u, p, t)` a vector-Jacobian product
-into `out`, with respect to the state (`which` = 0), the parameters (1) or time (2).
+A model of two Python functions: `value(du, u, p, t)` writes the derivative into `du`, and
+`pull(which, out, v, u, p, t)` a vector-Jacobian product into `out`, with respect to the state
+(`which` = 0), the parameters (1) or time (2).
 """
-function callback_model(kind, value::Py, pull::Py, tgrad::Py, states, parameters)
+function callback_model(kind, value::Py, pull::Py, states, parameters)
     T = kind == "float32" ? Float32 : Float64
+    vjp_t = VectorJacobian{T}(PythonPull(pull, 2))
     return Model{T}(
         RightHandSide{T}(PythonValue(value)),
         VectorJacobian{T}(PythonPull(pull, 0)),
         VectorJacobian{T}(PythonPull(pull, 1)),
         JointVectorJacobian{T}(PythonPullBoth(pull)),
-        VectorJacobian{T}(PythonPull(pull, 2)),
-        RightHandSide{T}(PythonValue(tgrad)),
+        vjp_t, RightHandSide{T}(TimeGradient(vjp_t, Int(states))),
         Int(states), Int(parameters), true, true, T[], nothing,
     )
 end

@@ -26,9 +26,6 @@ end
 patches_are_pixels(g::Geometry) =
     g.kernel == (1, 1, 1) && g.stride == (1, 1, 1) && g.padding == (0, 0, 0)
 
-# A matrix with one row or column may be walked either way; BLAS checks both strides.
-strides_of(rows, columns) = rows == 1 ? (columns, 1) : (1, rows)
-
 """
     convolve!(Y, y, X, x, W, w, S, s, integers...)
 
@@ -69,7 +66,7 @@ function convolve_transposed!(
         weights = w + (i % g.groups) * g.outputs * rows
         matmul!(
             S, s, W, weights, Y, y + i * g.outputs * columns, 1, rows, columns, g.outputs,
-            0, strides_of(rows, g.outputs)..., 0, columns, 1,
+            0, 1, rows, 0, columns, 1,
         )
         add_patches!(X, x + i * g.inputs * pixels, S, s, g)
     end
@@ -93,7 +90,7 @@ function convolve_weights!(
         P, p = patches!(S, s, X, x + i * g.inputs * pixels, g)
         blas_product!(
             W, w + (i % g.groups) * g.outputs * rows, Y, y + i * g.outputs * columns, P, p,
-            g.outputs, rows, columns, columns, 1, strides_of(columns, rows)..., one(T),
+            g.outputs, rows, columns, columns, 1, 1, columns, one(T),
         )
     end
     return nothing

@@ -39,9 +39,7 @@ class Callback:
     def model(self, module: Any, kind: str) -> Any:
         """Julia's model of the function; ``kind`` is ``"float32"`` or ``"float64"``."""
         size = sum(p.numel() for p in self.parameters)
-        return module.callback_model(
-            kind, self._value, self._pull, self._tgrad, self.shape.numel(), size
-        )
+        return module.callback_model(kind, self._value, self._pull, self.shape.numel(), size)
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -82,21 +80,6 @@ class Callback:
                 if g is not None:
                     target[start : start + x.numel()] = g.reshape(-1)
                 start += x.numel()
-
-    def _tgrad(self, du: Any, u: Any, p: Any, t: float) -> None:
-        """``df/dt``, from ``v·df/dt``, which is linear in ``v``."""
-        with self._noted(), torch.enable_grad():
-            y = _tensor(u).view(self.shape).clone()
-            time = torch.tensor(t, dtype=self.dtype).requires_grad_()
-            v = torch.ones_like(y).requires_grad_()
-            target = _tensor(du)
-            target.zero_()
-            result = self.func(time, y)
-            if not result.requires_grad:
-                return
-            (product,) = torch.autograd.grad(result, time, v, create_graph=True, allow_unused=True)
-            if product is not None and product.requires_grad:
-                target.copy_(torch.autograd.grad(product, v)[0].reshape(-1))
 
     @contextmanager
     def _noted(self) -> Iterator[None]:
