@@ -9,8 +9,9 @@ demo: $(VENV)/installed
 	$(RUN) -m pyjlode fit examples/data/hudson_bay_lynx_hare.csv --out demo
 	@echo "the picture is demo/fit.png"
 
+# Two processes: each has a Julia of its own.
 test: $(VENV)/installed
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2
 
 # Twenty times as many random graphs as the tests have.
 fuzz: $(VENV)/installed

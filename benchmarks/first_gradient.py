@@ -2,7 +2,8 @@
 
 Prints seconds for the import (beyond torch's), Julia's start, the engine's warm-up, and for the
 first forward and backward solve of an MLP; where diffrax is installed, its first call of the same
-problem beside it, in this process.
+problem beside it, in this process. Then the same for one method of each family and for each
+adjoint: a new model, and a further shape of the state of that model.
 """
 
 from __future__ import annotations
@@ -12,6 +13,14 @@ import statistics
 import time
 
 import torch
+
+FAMILIES = (
+    *((method, None) for method in ("Tsit5", "DP5", "BS3", "Vern7", "Vern9", "rk4", "euler")),
+    *(("Tsit5", sensealg) for sensealg in ("gauss", "interpolating", "quadrature", "backsolve")),
+    *((method, None) for method in ("Rosenbrock23", "Rodas4", "Rodas5P")),
+    *((method, None) for method in ("TRBDF2", "KenCarp4", "Kvaerno5", "FBDF", "QNDF")),
+    *(("Rodas5P", sensealg) for sensealg in ("gauss", "interpolating", "quadrature")),
+)
 
 
 def seconds(since: float) -> float:
@@ -62,6 +71,29 @@ def theirs(width: int) -> float:
     return seconds(began)
 
 
+def families() -> None:
+    """First gradients by method and adjoint, in seconds."""
+    from pyjlode import odeint
+
+    print(f"{'method':<14}{'sensealg':<15}{'first use':>10}{'new model':>10}{'new shape':>10}")
+    width = 20
+    for method, sensealg in FAMILIES:
+        times = []
+        for _ in range(2):  # the first may load the method's package
+            width += 1
+            net, y0, t = new_problem(width)
+            for state in (y0, y0.expand(7, 2).contiguous()):
+                began = time.perf_counter()
+                solution = odeint(
+                    lambda _, y, net=net: net(y**3), state, t, method=method, sensealg=sensealg,
+                    rtol=1e-5, atol=1e-5, engine="julia",
+                )  # fmt: skip
+                solution.pow(2).sum().backward()
+                times.append(seconds(began))
+        print(f"{method:<14}{sensealg or 'default':<15}{times[0]:>10.3f}{times[2]:>10.3f}", end="")
+        print(f"{times[3]:>10.3f}", flush=True)
+
+
 def main() -> None:
     began = time.perf_counter()
     import pyjlode
@@ -90,6 +122,7 @@ def main() -> None:
         print(f", diffrax takes {ratio:.1f} times as long")
     else:
         print("; diffrax is not installed")
+    families()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from pyjlode import config, engine_info
 from pyjlode.engine import choose_engine
 
+# Engine's name -> what the summary says of it.
 _seen: dict[str, str] = {}
 
 # The tensors here are small; threads would only wait for each other.
@@ -52,27 +54,36 @@ def julia(request: pytest.FixtureRequest) -> str:
 
 def _started(name: str) -> str:
     choose_engine(name)
-    _seen[name] = "tested"
+    if name not in _seen:
+        versions = engine_info(name).versions
+        shown = ("torchdiffeq",) if name == "torch" else ("Julia", "SciMLSensitivity")
+        _seen[name] = f"tested ({', '.join(f'{package} {versions[package]}' for package in shown)})"
     return name
 
 
-def pytest_unconfigure() -> None:
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker process hands what it tested to the one that prints the summary."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["engines"] = _seen
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a worker tested."""
+    _seen.update(getattr(node, "workeroutput", {}).get("engines", {}))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
     """After everything that pytest itself says, so that these are the last lines."""
-    for line in _summary():
-        print(line)
+    if not hasattr(config, "workeroutput"):
+        for line in _summary():
+            print(line)
 
 
 def _summary() -> list[str]:
-    torch_versions = engine_info("torch").versions
-    lines = [
-        f"torch engine: tested (torchdiffeq {torch_versions['torchdiffeq']})"
-        if "torch" in _seen
-        else "torch engine: NOT TESTED (no test chosen)"
-    ]
+    lines = [f"torch engine: {_seen.get('torch', 'NOT TESTED (no test chosen)')}"]
     if "julia" in _seen:
-        versions = engine_info("julia").versions
-        tested = f"Julia {versions['Julia']}, SciMLSensitivity {versions['SciMLSensitivity']}"
-        lines.append(f"julia engine: tested ({tested})")
+        lines.append(f"julia engine: {_seen['julia']}")
     elif config.find() is None:
         lines.append("julia engine: NOT TESTED (no Julia found)")
     else:
