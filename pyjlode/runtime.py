@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import config
+from . import config, sysimage
 from .config import JuliaSource
 from .errors import JuliaNotFoundError, PyjlodeError
 
@@ -164,6 +164,9 @@ def _pythoncall_version(project: Path) -> str | None:
 def _set_environment(source: JuliaSource) -> None:
     os.environ["PYTHON_JULIACALL_EXE"] = source.exe
     os.environ["PYTHON_JULIACALL_PROJECT"] = source.project
+    image = sysimage.find(source)
+    if image is not None:
+        os.environ.setdefault("PYTHON_JULIACALL_SYSIMAGE", str(image))
     threads = os.environ.get("JULIA_NUM_THREADS", "1")
     defaults = {
         # With one thread Julia needs no signals, and Ctrl-C stays Python's.
