@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .check import State, make_problem
 from .engine import choose_engine
-from .problem import Statistics
+from .problem import Problem, Statistics
 from .sensealg import SensitivityAlgorithm
 
 
@@ -19,8 +19,8 @@ def odeint(
     y0: State,
     t: Tensor | Sequence[float],
     *,
-    rtol: float | None = None,
-    atol: float | None = None,
+    rtol: Any = None,
+    atol: Any = None,
     method: str | None = None,
     options: Mapping[str, Any] | None = None,
     sensealg: SensitivityAlgorithm | str | None = None,
@@ -38,18 +38,20 @@ def odeint(
         ``func(t, y) -> dy/dt`` with ``t`` a scalar tensor and ``y`` like ``y0``; a function or a
         ``torch.nn.Module``.
     y0 : torch.Tensor or tuple of torch.Tensor
-        Initial state, float32 or float64, of any shape. The error of a step is measured over the
-        whole state, a batch included.
+        Initial state, float32, float64 or complex of these, of any shape. The error of a step is
+        measured over the whole state, a batch included; of a tuple, the worst tensor counts.
     t : torch.Tensor or sequence of float
         Times, of shape ``(T,)``, strictly increasing or decreasing.
-    rtol, atol : float, optional
-        Relative and absolute tolerance; 1e-7 and 1e-9 for float64, 1e-5 and 1e-7 for float32.
+    rtol, atol : float, torch.Tensor or tuple, optional
+        Relative and absolute tolerance; 1e-7 and 1e-9 for float64, 1e-5 and 1e-7 for float32. A
+        tensor is broadcast to the state; a tuple has one entry for each tensor of a tuple ``y0``.
     method : str, optional
         SciML's name (``"Tsit5"``, ``"Rodas5P"``) or torchdiffeq's (``"dopri5"``); see
         :func:`pyjlode.methods`. Default: Tsit5 in Julia, dopri5 in torch.
     options : mapping, optional
-        ``step_size`` (of a fixed-step method), ``first_step``, ``min_step``, ``max_step``,
-        ``max_num_steps``.
+        Of fixed steps: ``step_size`` or ``grid_constructor``. Of adaptive ones: ``first_step``,
+        ``min_step``, ``max_step``, ``safety``, ``ifactor``, ``dfactor``, ``step_t``, ``jump_t``,
+        ``norm``. Of both: ``max_num_steps``. docs/torchdiffeq.md explains them.
     sensealg : SensitivityAlgorithm or str, optional
         How gradients are computed, such as :class:`pyjlode.GaussAdjoint` or ``"gauss"``.
     engine : {"auto", "julia", "torch"}, optional
@@ -88,6 +90,16 @@ def odeint(
     True
     """
     problem, unflatten = make_problem(func, y0, t, rtol, atol, method, options, sensealg)
+    return solve_problem(problem, unflatten, engine, stats)
+
+
+def solve_problem(
+    problem: Problem,
+    unflatten: Callable[[Tensor], Any],
+    engine: str | None,
+    stats: Statistics | None,
+) -> Any:
+    """Have a problem solved, and give the caller's states."""
     if problem.t.numel() == 1 or problem.y0.numel() == 0:
         return unflatten(torch.stack([problem.y0] * problem.t.numel()))
     solver = choose_engine(engine)
