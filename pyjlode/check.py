@@ -147,7 +147,8 @@ def _check_tolerance(name: str, value: Any, default: float, layout: Layout) -> T
     flat = []
     for p, shape, is_complex in zip(parts, layout.shapes, layout.complex, strict=True):
         try:
-            full = p.expand(shape).reshape(-1)
+            # A part of a tuple may have its tolerances in one row, as in torchdiffeq.
+            full = (p if p.shape == (shape.numel(),) else p.expand(shape)).reshape(-1)
         except RuntimeError as error:
             raise ArgumentError(
                 f"{name} of shape {tuple(p.shape)} does not fit a state of {tuple(shape)}."
@@ -177,15 +178,15 @@ def _callbacks(
         callback = getattr(func, name, None)
         if callback is None:
             continue
-        if name not in valid:
-            warn(f"{method.name if method else 'The method'} never calls {name}.")
-            continue
 
         def adapted(t: Tensor, y: Tensor, dt: Tensor, callback: Any = callback) -> None:
             callback(-t if turned else t, layout.split(y), dt)
 
         found[name] = adapted
-    return found
+    never = [name for name in found if name not in valid]
+    if never:
+        warn(f"{method.name if method else 'The method'} never calls {', '.join(never)}.")
+    return {name: callback for name, callback in found.items() if name in valid}
 
 
 def _reversed(func: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:

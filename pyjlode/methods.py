@@ -75,7 +75,12 @@ _CATALOGUE = (
     ),
 )  # fmt: skip
 
+_CATALOGUE = (
+    *_CATALOGUE,
+    Method("scipy_solver", 5, torch_name="scipy_solver", julia=False, reference="SciPy"),
+)
 _BY_NAME = {m.name.lower(): m for m in _CATALOGUE}
+_BY_NAME["fixed_adams"] = _BY_NAME["implicit_adams"]
 _BY_NAME.update({m.torch_name.lower(): m for m in _CATALOGUE if m.torch_name})
 
 

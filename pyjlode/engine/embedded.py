@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import SolverError, UnsupportedError
 from ..methods import Method
-from ..problem import Problem, Statistics, tightest
+from ..problem import Problem, Statistics, Tolerance, tightest
 from ..sensealg import BacksolveAdjoint, DiscreteAdjoint
 from ..trace.leaves import gradient_leaves
 
@@ -38,6 +38,10 @@ class TorchEngine:
                 f"The torch engine has no {type(problem.sensealg).__name__}; use DiscreteAdjoint "
                 "or BacksolveAdjoint, or get Julia with `pyjlode setup`."
             )
+        if isinstance(problem.sensealg, DiscreteAdjoint) and problem.adjoint is not None:
+            raise UnsupportedError(
+                "DiscreteAdjoint makes no solve backwards; use odeint with it, or BacksolveAdjoint."
+            )
         if isinstance(problem.sensealg, DiscreteAdjoint) and problem.sensealg.checkpoints:
             raise UnsupportedError(
                 "The torch engine's DiscreteAdjoint keeps every step; leave checkpoints out, use "
@@ -45,8 +49,8 @@ class TorchEngine:
             )
         func = _Counted(problem)
         arguments: dict[str, Any] = {
-            "rtol": problem.rtol,
-            "atol": problem.atol,
+            "rtol": _shaped(problem.rtol, problem.y0),
+            "atol": _shaped(problem.atol, problem.y0),
             "method": _method_name(problem.method, problem.fixed_step),
             "options": _options(problem),
         }
@@ -94,6 +98,10 @@ class _Counted(torch.nn.Module):
         if self.stats is not None:
             self.stats.nfe_backward += 1
         return self.func(t, y)
+
+
+def _shaped(tolerance: Tolerance, y0: Tensor) -> Tolerance:
+    return tolerance.view_as(y0) if isinstance(tolerance, Tensor) else tolerance
 
 
 def _is_continuous(problem: Problem) -> bool:
@@ -165,8 +173,8 @@ def _method_name(method: Method | None, fixed_step: bool) -> str:
 def _options(problem: Problem) -> dict[str, Any]:
     """Those of torchdiffeq's options that the method takes."""
     options = _taken(problem.options, problem.fixed_step)
-    if problem.method is not None and problem.method.name.endswith("_adams"):
-        # torchdiffeq's own choice, 12, is unstable.
+    if problem.method is not None and problem.method.name == "explicit_adams":
+        # With torchdiffeq's own choice, 12, the spiral of its README blows up at any step.
         options.setdefault("max_order", problem.method.order)
     if problem.norm is not None:
         options["norm"] = problem.norm
