@@ -54,6 +54,8 @@ def make_problem(
     chosen = None if method is None else find_method(method)
     fixed = is_fixed(chosen, method, options)
     checked = check_options(options, chosen, fixed)
+    if chosen is not None:
+        _require_step(chosen, method, checked)
     if turned:
         # Time is turned round once here, so that engines only ever go forward.
         times, joined, key = -times, _reversed(joined), (*key, "reversed")
@@ -161,8 +163,18 @@ def is_fixed(method: Method | None, name: str | None, options: Mapping[str, Any]
     """Whether the steps are fixed, as the name that the method was asked for by means."""
     if method is None or name is None:
         return False
-    return method.name == "Euler" or (
-        method.fixed and (name == method.torch_name or "step_size" in (options or {}))
+    if name.lower() in (method.torch_name, "fixed_adams"):
+        return method.fixed
+    return not method.adaptive or (options or {}).get("step_size") is not None
+
+
+def _require_step(method: Method, name: str | None, options: Mapping[str, Any]) -> None:
+    """Of a method that cannot choose its steps, asked for by SciML's name."""
+    has_grid = method.fixed and name is not None and name.lower() == method.torch_name
+    if method.adaptive or has_grid or {"step_size", "grid_constructor"} & options.keys():
+        return
+    raise ArgumentError(
+        f"{method.name} cannot choose its steps: give options={{'step_size': ...}}."
     )
 
 
