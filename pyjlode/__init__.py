@@ -5,8 +5,10 @@ Importing this package starts no Julia and takes no network.
 
 from importlib.metadata import PackageNotFoundError, version
 
+from .adjoint import odeint_adjoint
 from .engine import EngineInfo, engine_info, use_engine
 from .errors import (
+    ArgumentError,
     JuliaNotFoundError,
     PyjlodeError,
     PyjlodeWarning,
@@ -35,6 +37,7 @@ except PackageNotFoundError:  # a checkout that was not installed
     __version__ = "0+unknown"
 
 __all__ = [
+    "ArgumentError",
     "BacksolveAdjoint",
     "DiscreteAdjoint",
     "EngineInfo",
@@ -58,5 +61,6 @@ __all__ = [
     "find_sensealg",
     "methods",
     "odeint",
+    "odeint_adjoint",
     "use_engine",
 ]

@@ -12,6 +12,13 @@ class PyjlodeError(Exception):
     """Base class of every error that pyjlode raises on purpose."""
 
 
+class ArgumentError(PyjlodeError, ValueError, AssertionError):
+    """An argument is not as it must be.
+
+    torchdiffeq asserts most of these; code that catches its ``AssertionError`` goes on working.
+    """
+
+
 class JuliaNotFoundError(PyjlodeError):
     """The Julia engine was asked for and no usable Julia was found."""
 
@@ -45,8 +52,10 @@ class UnsupportedError(PyjlodeError):
     """The chosen engine does not have what was asked for; the message names the alternative."""
 
 
-class SolverError(PyjlodeError):
+class SolverError(PyjlodeError, AssertionError):
     """A solve, forward or backward, stopped before its end.
+
+    It is an ``AssertionError`` too, which is what torchdiffeq raises then.
 
     Parameters
     ----------

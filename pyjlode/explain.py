@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .check import State, make_problem
 from .errors import TraceError
-from .odeint import State, make_problem
 from .trace.capture import trace
 from .trace.kept import nothing_kept
 from .trace.locate import reason

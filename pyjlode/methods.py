@@ -1,82 +1,25 @@
-"""The catalogue of solvers: names, orders and which engine has them."""
+"""Solvers by name."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
 
+from .catalogue import BROKEN, CATALOGUE, ELSEWHERE, SWITCHING, Method
+from .errors import UnsupportedError
 from .names import unknown
 
+__all__ = ["Method", "find_method", "methods"]
 
-@dataclass(frozen=True)
-class Method:
-    """A solver.
+_EXACT = {m.name: m for m in CATALOGUE}
+_EXACT.update({m.torch_name: m for m in CATALOGUE if m.torch_name})
+# Where torchdiffeq's name differs from SciML's in case only, it is another method.
+_BY_NAME = {name.lower(): m for name, m in reversed(_EXACT.items())}
+_BY_NAME["fixed_adams"] = _BY_NAME["implicit_adams"]
+_ELSEWHERE = {name.lower(): name for name in ELSEWHERE}
+_SWITCHING = {name.lower(): name for name in SWITCHING}
+_NAMES = [n for m in CATALOGUE for n in (m.name, m.torch_name) if n] + list(SWITCHING)
 
-    Attributes
-    ----------
-    name : str
-        SciML's name where SciML has it, else torchdiffeq's.
-    order : int
-    stiff : bool
-        Whether it is meant for stiff problems (all such methods are implicit).
-    torch_name : str or None
-        torchdiffeq's name for it, where the torch engine has it.
-    julia : bool
-        Whether the Julia engine has it.
-    fixed : bool
-        Whether steps are fixed when asked for by torchdiffeq's name.
-    reference : str
-    """
-
-    name: str
-    order: int
-    stiff: bool = False
-    torch_name: str | None = None
-    julia: bool = True
-    fixed: bool = False
-    reference: str = ""
-
-    @property
-    def engines(self) -> tuple[str, ...]:
-        """The engines that have the method."""
-        return ("julia",) * self.julia + ("torch",) * (self.torch_name is not None)
-
-
-_CATALOGUE = (
-    Method("Tsit5", 5, reference="Tsitouras 2011"),
-    Method("DP5", 5, torch_name="dopri5", reference="Dormand & Prince 1980"),
-    Method("BS3", 3, torch_name="bosh3", reference="Bogacki & Shampine 1989"),
-    Method("Vern6", 6, reference="Verner 2010"),
-    Method("Vern7", 7, reference="Verner 2010"),
-    Method("Vern8", 8, reference="Verner 2010"),
-    Method("Vern9", 9, reference="Verner 2010"),
-    Method("Euler", 1, torch_name="euler", fixed=True, reference="Euler 1768"),
-    Method("Midpoint", 2, torch_name="midpoint", fixed=True, reference="Runge 1895"),
-    Method("Heun", 2, torch_name="heun2", fixed=True, reference="Heun 1900"),
-    Method("RK4", 4, torch_name="rk4", fixed=True, reference="Kutta 1901"),
-    Method("Rosenbrock23", 3, stiff=True, reference="Shampine & Reichelt 1997"),
-    Method("Rodas4", 4, stiff=True, reference="Hairer & Wanner 1996"),
-    Method("Rodas5P", 5, stiff=True, reference="Steinebach 2023"),
-    Method("TRBDF2", 2, stiff=True, reference="Bank et al. 1985"),
-    Method("KenCarp4", 4, stiff=True, reference="Kennedy & Carpenter 2003"),
-    Method("Kvaerno5", 5, stiff=True, reference="Kvaerno 2004"),
-    Method("FBDF", 5, stiff=True, reference="Shampine 2002"),
-    Method("QNDF", 5, stiff=True, reference="Shampine & Reichelt 1997"),
-    Method("dopri8", 8, torch_name="dopri8", julia=False, reference="Prince & Dormand 1981"),
-    Method("fehlberg2", 2, torch_name="fehlberg2", julia=False, reference="Fehlberg 1969"),
-    Method("adaptive_heun", 2, torch_name="adaptive_heun", julia=False, reference="Heun 1900"),
-    Method("heun3", 3, torch_name="heun3", julia=False, fixed=True, reference="Heun 1900"),
-    Method(
-        "explicit_adams", 4, torch_name="explicit_adams", julia=False, fixed=True,
-        reference="Hairer et al. 1993",
-    ),
-    Method(
-        "implicit_adams", 4, torch_name="implicit_adams", julia=False, fixed=True,
-        reference="Hairer et al. 1993",
-    ),
-)  # fmt: skip
-
-_BY_NAME = {m.name.lower(): m for m in _CATALOGUE}
-_BY_NAME.update({m.torch_name.lower(): m for m in _CATALOGUE if m.torch_name})
+_AUTO = "AutoVern7(Rodas5P)"
 
 
 def methods() -> list[Method]:
@@ -84,31 +27,64 @@ def methods() -> list[Method]:
 
     Examples
     --------
-    >>> [m.name for m in methods() if m.order == 9]
-    ['Vern9']
+    >>> [m.name for m in methods() if m.order == 9 and not m.stiff]
+    ['Vern9', 'QPRK98']
+    >>> sorted({m.family for m in methods() if m.implicit})[:3]
+    ['BDF', 'Rosenbrock', 'SDIRK']
     """
-    return list(_CATALOGUE)
+    return list(CATALOGUE)
 
 
 def find_method(name: str) -> Method:
-    """A solver by SciML's or torchdiffeq's name, in any case.
+    """A solver by SciML's or torchdiffeq's name.
+
+    Case does not count, but for names that differ in nothing else: ``"RK4"`` is SciML's and
+    ``"rk4"`` torchdiffeq's. ``"AutoTsit5(Rosenbrock23)"`` switches from the one to the other while
+    the problem is stiff; ``"auto"`` is ``"AutoVern7(Rodas5P)"``, what SciML's default algorithm
+    takes at tolerances such as ours.
 
     Raises
     ------
     ValueError
         If there is none of that name; the message has the nearest.
+    UnsupportedError
+        If it is for another kind of problem.
 
     Examples
     --------
     >>> find_method("dopri5").name
     'DP5'
+    >>> find_method("AutoTsit5(Rosenbrock23())").stiff
+    True
     >>> find_method("Tsit6")
     Traceback (most recent call last):
         ...
     ValueError: There is no method 'Tsit6'; the nearest is 'Tsit5'.
     """
-    method = _BY_NAME.get(name.lower())
+    method = _EXACT.get(name) or _BY_NAME.get(name.lower())
     if method is not None:
         return method
-    names = [n for m in _CATALOGUE for n in (m.name, m.torch_name) if n]
-    raise ValueError(unknown("method", name, names))
+    if name.lower() == "auto":
+        name = _AUTO
+    switching = re.fullmatch(r"(\w+)\((\w+)(?:\(\))?\)", name)
+    if switching is not None and switching[1].lower() in _SWITCHING:
+        return _switching(_SWITCHING[switching[1].lower()], find_method(switching[2]))
+    if name.lower() in _ELSEWHERE:
+        known = _ELSEWHERE[name.lower()]
+        raise UnsupportedError(f"{known} is for {ELSEWHERE[known]}, which odeint does not solve.")
+    if name in BROKEN:
+        raise UnsupportedError(f"OrdinaryDiffEq's {name} cannot be used: {BROKEN[name]}.")
+    raise ValueError(unknown("method", name, _NAMES))
+
+
+def _switching(outer: str, stiff: Method) -> Method:
+    if not (stiff.implicit and stiff.adaptive):
+        raise UnsupportedError(
+            f"{outer} switches to an implicit method that chooses its steps, such as Rosenbrock23 "
+            f"or Rodas5P; {stiff.name} is none."
+        )
+    order = int(re.sub(r"\D", "", outer))
+    return Method(
+        f"{outer}({stiff.name})", order, stiff=True, reference=stiff.reference,
+        family="switching", package=stiff.package, implicit=True, adjoint="gauss",
+    )  # fmt: skip

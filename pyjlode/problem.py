@@ -3,13 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
 from .methods import Method
 from .sensealg import SensitivityAlgorithm
+from .states import Layout
+
+Tolerance = float | Tensor
+"""One number, or a flat tensor of one for each number of the state."""
+
+
+def tightest(tolerance: Tolerance) -> float:
+    """One number for solves of other states, such as the adjoint's: the least above zero."""
+    if not isinstance(tolerance, Tensor):
+        return tolerance
+    above = tolerance[tolerance > 0]
+    return float(above.min()) if above.numel() else 0.0
+
+
+StepCallback = Callable[[Tensor, Tensor, Tensor], object]
+"""``callback(t, y, dt)`` with the start of a step, the state there and its length."""
+
+
+@dataclass(frozen=True)
+class AdjointSolve:
+    """What ``odeint_adjoint`` asks of the backward solve; None is as the forward solve.
+
+    Attributes
+    ----------
+    rtol, atol : Any
+        As the caller gave them.
+    method : Method or None
+    fixed_step : bool
+        Whether the method was asked for by a name that means fixed steps.
+    options : mapping or None
+    callbacks : mapping
+        The function's ``callback_*_adjoint``, by the name without the ending.
+    """
+
+    rtol: Any = None
+    atol: Any = None
+    method: Method | None = None
+    fixed_step: bool = False
+    options: Mapping[str, Any] | None = None
+    callbacks: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def asks(self) -> bool:
+        """Whether anything is asked that only a backward solve of its own can give."""
+        given = (self.rtol, self.atol, self.method, self.options)
+        return any(x is not None for x in given)
 
 
 @dataclass(frozen=True)
@@ -24,33 +70,48 @@ class Problem:
         The initial state, float32 or float64, on the CPU.
     t : torch.Tensor
         Times, strictly increasing, of shape ``(T,)``.
-    rtol, atol : float
+    rtol, atol : float or torch.Tensor
+        A tensor has one number for each of ``y0``, and one dimension.
     method : Method or None
         None is the engine's default.
     sensealg : SensitivityAlgorithm or None
         None is the engine's default.
     options : mapping
-        Of the method: ``step_size``, ``first_step``, ``min_step``, ``max_step``,
-        ``max_num_steps``.
+        Those of the caller's that the method takes, checked.
     fixed_step : bool
         Whether the method was asked for by a name that means fixed steps.
     owner : object
         The user's function, by which traces are remembered.
     key : tuple
         What the wrapping of ``owner`` into ``func`` rests on.
+    layout : Layout or None
+        How the caller's state lies in ``y0``; None where ``y0`` is the caller's.
+    norm : callable or None
+        The caller's norm of an error, on a tensor of the shape of ``y0``.
+    watch : mapping of str to StepCallback
+        What is called at each step, by torchdiffeq's names.
+    adjoint : AdjointSolve or None
+        None for ``odeint``.
+    adjoint_params : tuple of torch.Tensor or None
+        The tensors to which gradients are restricted, beside ``y0`` and ``t``.
     """
 
     func: Callable[[Tensor, Tensor], Tensor]
     y0: Tensor
     t: Tensor
-    rtol: float
-    atol: float
+    rtol: Tolerance
+    atol: Tolerance
     method: Method | None
     sensealg: SensitivityAlgorithm | None
     options: Mapping[str, Any]
     fixed_step: bool
     owner: object
     key: tuple[Any, ...]
+    layout: Layout | None = None
+    norm: Callable[[Tensor], Any] | None = None
+    watch: Mapping[str, StepCallback] = field(default_factory=dict)
+    adjoint: AdjointSolve | None = None
+    adjoint_params: tuple[Tensor, ...] | None = None
 
 
 @dataclass

@@ -12,9 +12,9 @@ from reference import assert_close
 from torch import nn
 
 from pyjlode import odeint
+from pyjlode.check import make_problem
 from pyjlode.engine import choose_engine
 from pyjlode.engine.models import Wanted
-from pyjlode.odeint import make_problem
 from pyjlode.trace.capture import trace
 from pyjlode.translate import translate
 from pyjlode.translate.sparsity import Pattern

@@ -16,10 +16,10 @@ using FunctionWrappers: FunctionWrapper
 using LinearAlgebra: BLAS, LAPACK, dot, exp!
 using LinearSolve: KLUFactorization
 using OrdinaryDiffEqCore: OrdinaryDiffEqCore
-using OrdinaryDiffEqLowOrderRK: BS3, DP5, Euler, Heun, Midpoint, RK4
+using OrdinaryDiffEqLowOrderRK: AutoDP5, BS3, DP5, Euler, Heun, Midpoint, RK4
 using OrdinaryDiffEqRosenbrock: Rodas4, Rodas5P, Rosenbrock23
-using OrdinaryDiffEqTsit5: Tsit5
-using OrdinaryDiffEqVerner: Vern6, Vern7, Vern8, Vern9
+using OrdinaryDiffEqTsit5: AutoTsit5, Tsit5
+using OrdinaryDiffEqVerner: AutoVern6, AutoVern7, AutoVern8, AutoVern9, Vern6, Vern7, Vern8, Vern9
 using PrecompileTools: @compile_workload, @setup_workload
 using PythonCall: PythonCall, Py, PyArray
 using QuadGK: quadgk
@@ -42,7 +42,9 @@ include("model.jl")
 include("jacobian.jl")
 include("methods.jl")
 include("tableaus.jl")
+include("settings.jl")
 include("tape.jl")
+include("watch.jl")
 include("forward.jl")
 include("adjoint.jl")
 include("discrete.jl")

@@ -70,7 +70,10 @@ function backward(
     if length(ts) > 1 && ts[1] != ts[end]
         loss = CotangentAt{T}(cotangent, n)
         trajectory = backward_trajectory(solved, sensealg, info)
-        adjoint = Adjoint(solved.model, trajectory, settings, ts[2:end], loss, info)
+        method = backward_method(settings.method)
+        adjoint = Adjoint(
+            solved.model, trajectory, with_method(settings, method), ts[2:end], loss, info
+        )
         λ, dp = adjoint_solve(adjoint, sensealg)
         copyto!(gradient_u, λ)
         copyto!(gradient_p, 1, dp, 1, length(gradient_p))
@@ -110,11 +113,15 @@ end
 
 # The solution that the adjoint is linearised about.
 function backward_trajectory(solved::Solved, sensealg, info)
-    is_implicit(solved.settings.method) || return solved.solution
-    (; prob) = solved.solution
-    settings = with_method(solved.settings, backward_method(solved.settings.method))
+    method = backward_method(solved.settings.method)
+    method == solved.settings.method && return solved.solution
+    (; model, ts, p) = solved
+    settings = with_method(solved.settings, method)
+    problem = ODEProblem{true,SciMLBase.FullSpecialize}(
+        ode_function(model, is_implicit(method)), solved.solution.prob.u0, (ts[1], ts[end]), p
+    )
     dense = !(sensealg isa BacksolveAdjoint)
-    solution, reached = run_solver(prob, algorithm(settings.method, prob), settings, solved.ts, dense)
+    solution, reached = run_solver(problem, algorithm(method, problem), settings, ts, dense)
     report!(info, solution, reached)
     info[1] == 1 || throw(BackwardFailure(string(solution.retcode), reached))
     return solution
@@ -135,10 +142,11 @@ const LAST_ONLY = (; save_everystep=false, save_start=false, save_end=true)
 function solve_adjoint(adjoint::Adjoint, problem; options...)
     (; settings, info) = adjoint
     span = abs(problem.tspan[2] - problem.tspan[1])
-    method = algorithm(backward_method(settings.method), problem)
+    method = algorithm(settings.method, problem)
     integrator = init(
         problem, method; keywords(settings, span)..., tstops=adjoint.ts, options...
     )
+    retune!(integrator.controller_cache, settings)
     solution = solve!(integrator)
     report!(info, solution, integrator.t)
     info[1] == 1 && integrator.t == problem.tspan[2] ||
@@ -151,7 +159,7 @@ function adjoint_solve(
 )
     (; trajectory, settings, ts, loss) = adjoint
     problem, _ = ODEAdjointProblem(
-        trajectory, sensealg, algorithm(backward_method(settings.method)), ts, loss,
+        trajectory, sensealg, algorithm(settings.method), ts, loss,
         nothing, nothing, nothing, nothing, Val(true);
         checkpoints=[trajectory.prob.tspan[1]; ts], abstol=settings.atol, reltol=settings.rtol,
     )
@@ -171,7 +179,7 @@ function adjoint_solve(adjoint::Adjoint, sensealg::GaussAdjoint)
         (out, λ, t, integrator) -> integrand(out, t, λ), total, zero(p)
     )
     problem, jumps, _ = ODEAdjointProblem(
-        trajectory, sensealg, algorithm(backward_method(settings.method)), integrand, integrate,
+        trajectory, sensealg, algorithm(settings.method), integrand, integrate,
         ts, loss, nothing, nothing, nothing, nothing, Val(true);
         checkpoints=[trajectory.prob.tspan[1]; ts], abstol=settings.atol, reltol=settings.rtol,
     )
@@ -185,7 +193,7 @@ end
 function adjoint_solve(adjoint::Adjoint, sensealg::QuadratureAdjoint)
     (; trajectory, settings, ts, loss) = adjoint
     problem, _ = ODEAdjointProblem(
-        trajectory, sensealg, algorithm(backward_method(settings.method)), ts, loss,
+        trajectory, sensealg, algorithm(settings.method), ts, loss,
         nothing, nothing, nothing, nothing, Val(true),
     )
     solution = solve_adjoint(

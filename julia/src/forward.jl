@@ -1,24 +1,6 @@
 # The forward solve.
 
 """
-    Settings
-
-How to solve: `method` by name, tolerances, the largest number of steps, the step of a fixed-step
-method (0 for steps chosen by the error), and the first, smallest and largest step (0 for the
-method's own).
-"""
-struct Settings
-    method::String
-    rtol::Float64
-    atol::Float64
-    maxiters::Int
-    dt::Float64
-    fixed::Bool
-    dtmin::Float64
-    dtmax::Float64
-end
-
-"""
     Solved{T}
 
 A forward solve, with what its gradient needs: the model, the parameters and constants at the time
@@ -34,39 +16,24 @@ struct Solved{T,S}
     tape::Union{Nothing,Tape{T}}
 end
 
-function with_method(s::Settings, method::String)
-    fields = (getfield(s, i) for i in 2:fieldcount(Settings))
-    return Settings(method, fields...)
-end
-
-# Failures are told by the return code, as an exception in Python.
-const QUIET = SciMLLogging.None()
-
-function keywords(s::Settings, span::Float64)
-    steps = (; reltol=s.rtol, abstol=s.atol, maxiters=s.maxiters, verbose=QUIET)
-    s.dt > 0 && (steps = (; steps..., dt=s.dt))
-    s.dtmin > 0 && (steps = (; steps..., dtmin=s.dtmin))
-    s.dtmax > 0 && (steps = (; steps..., dtmax=s.dtmax))
-    s.fixed && (steps = (; steps..., adaptive=false, dt=s.dt > 0 ? s.dt : span))
-    return steps
-end
-
 """
-    forward(model, settings, u0, p, ts, out, info, keep, checkpoints) -> Solved
+    forward(model, settings, u0, p, ts, out, info, keep, checkpoints, watch) -> Solved
 
 Solve from `ts[1]` to `ts[end]` and write the states at `ts`, one after the other, into `out`.
 `info` gets 1 for success, the time reached, and the counts of right-hand-side evaluations,
 Jacobians, accepted and rejected steps. `keep` says what the gradient will need: `"nothing"`,
 `"dense"` output, for the adjoints that interpolate, or the `"steps"`, for the discrete one, which
-keeps at most `checkpoints` states of them, or all if that is 0.
+keeps at most `checkpoints` states of them, or all if that is 0. `watch` is a Python function that
+is called at each step, or `nothing`; see [`watched!`](@ref).
 """
 function forward(
     model::Model{T}, settings::Settings, u0::PyArray{T}, p::PyArray{T}, ts::PyArray{Float64},
     out::PyArray{T}, info::PyArray{Float64}, keep::String, checkpoints::Int,
+    watch::Union{Nothing,Py},
 ) where {T}
     return forward(
         model, settings, copy(plain(u0)), copy(plain(p)), copy(plain(ts)), plain(out),
-        plain(info), keep, checkpoints,
+        plain(info), keep, checkpoints, watch,
     )
 end
 
@@ -76,12 +43,13 @@ plain(x::PyArray{T,1}) where {T} = unsafe_wrap(Vector{T}, pointer(x), length(x))
 function forward(
     model::Model{T}, settings::Settings, u0::Vector{T}, p::Vector{T}, ts::Vector{Float64},
     out::Vector{T}, info::Vector{Float64}, keep::String, checkpoints::Int=0,
+    watch::Union{Nothing,Py}=nothing,
 ) where {T}
     isempty(p) && (p = zeros(T, 1)) # the adjoints want at least one parameter
     solution, reached, tape = if keep == "steps"
-        record(model, settings, u0, p, ts, out, checkpoints)
+        record(model, settings, u0, p, ts, out, checkpoints, watch)
     else
-        save(model, settings, u0, p, ts, out, keep == "dense")
+        save(model, settings, u0, p, ts, out, keep == "dense", watch)
     end
     report!(info, solution, reached)
     info[1] == 1 && !all(isfinite, out) && (info[1] = 0)
@@ -89,14 +57,15 @@ function forward(
 end
 
 # A solve of which SciML keeps the save points, or all for dense output.
-function save(model, settings, u0, p, ts, out, dense)
+function save(model, settings, u0, p, ts, out, dense, watch)
     implicit = is_implicit(settings.method)
     problem = ODEProblem{true,SciMLBase.FullSpecialize}(
         ode_function(model, implicit), u0, (ts[1], ts[end]), p
     )
-    # The gradients of implicit methods make a dense solution of their own.
+    # Where another method makes the gradient, it makes a dense solution of its own.
+    dense &= backward_method(settings.method) == settings.method
     solution, reached = run_solver(
-        problem, algorithm(settings.method, problem), settings, ts, dense && !implicit
+        problem, algorithm(settings.method, problem), settings, ts, dense, watch
     )
     if successful_retcode(solution)
         for i in eachindex(ts)
@@ -109,7 +78,7 @@ function save(model, settings, u0, p, ts, out, dense)
 end
 
 # A solve whose steps are noted on a tape.
-function record(model::Model{T}, settings, u0, p, ts, out, checkpoints) where {T}
+function record(model::Model{T}, settings, u0, p, ts, out, checkpoints, watch) where {T}
     tape = Tape(model, p, tableau(settings.method, !settings.fixed), checkpoints)
     problem = ODEProblem{true,SciMLBase.FullSpecialize}(
         ODEFunction{true,SciMLBase.FullSpecialize}(Taped(tape)), u0, (ts[1], ts[end]), p
@@ -123,7 +92,8 @@ function record(model::Model{T}, settings, u0, p, ts, out, checkpoints) where {T
         dense=false, save_everystep=false, save_start=false, save_end=false,
     )
     tape.count = 0 # the choice of the first step evaluates too
-    return solve!(integrator), Float64(integrator.t), tape
+    retune!(integrator.controller_cache, settings)
+    return run!(integrator, watch), Float64(integrator.t), tape
 end
 
 always(u, t, integrator) = true
@@ -135,20 +105,26 @@ function state_at(solution, ts, i)
 end
 
 # The solution, and the time that the solve reached, which a failed solve does not save.
-function run_solver(problem, method, settings, ts, dense)
+function run_solver(problem, method, settings, ts, dense, watch=nothing)
     options = solver_options(settings, ts)
     integrator = if dense
         init(problem, method; options..., dense=true, save_everystep=true)
     else
         init(problem, method; options..., saveat=ts, dense=false, save_everystep=false)
     end
-    return solve!(integrator), Float64(integrator.t)
+    retune!(integrator.controller_cache, settings)
+    return run!(integrator, watch), Float64(integrator.t)
 end
 
 function solver_options(settings::Settings, ts)
     options = keywords(settings, maximum(abs, diff(ts); init=0.0))
+    settings.fixed || return options
+    if needs_even_steps(settings.method)
+        span = ts[end] - ts[1]
+        return (; options..., dt=span / ceil(span / options.dt * (1 - 1e-12)))
+    end
     # A fixed-step method steps onto every save point, as torchdiffeq's do.
-    return settings.fixed ? (; options..., tstops=ts) : options
+    return (; options..., tstops=ts)
 end
 
 function report!(info::Vector{Float64}, solution, reached)

@@ -9,29 +9,71 @@ const IMPLICIT = Dict{String,Any}(
     "Rosenbrock23" => Rosenbrock23, "Rodas4" => Rodas4, "Rodas5P" => Rodas5P,
 )
 
-# Loaded when they are asked for: their packages take a second or two.
-const BDF = ("OrdinaryDiffEqBDF", "6ad6398a-0878-4a85-9266-38940aa047c8")
-const SDIRK = ("OrdinaryDiffEqSDIRK", "2d112036-d095-4a1e-ab9a-08536f3ecdbf")
-const ON_DEMAND = Dict(
-    "FBDF" => BDF, "QNDF" => BDF, "KenCarp4" => SDIRK, "Kvaerno5" => SDIRK, "TRBDF2" => SDIRK,
-)
-
 """
-    load(method)
+    load(method, package)
 
-Load the package of a method that is not there from the start. It must be a call of its own: a
-function that runs already does not see methods that were loaded after it began.
+Load a method's package where it is not there from the start, as it takes a second or two. It must
+be a call of its own: a function that runs already does not see methods that were loaded after it
+began. `"AutoTsit5(Rosenbrock23)"` is a method that switches to the one in brackets, whose package
+is meant, while the problem is stiff.
 """
-function load(method)
+function load(method, package)
     name = String(method)
-    (haskey(ON_DEMAND, name) && !haskey(IMPLICIT, name)) || return nothing
-    package, uuid = ON_DEMAND[name]
-    loaded = Base.require(Base.PkgId(Base.UUID(uuid), package))
-    IMPLICIT[name] = getglobal(loaded, Symbol(name))
+    (haskey(EXPLICIT, name) || haskey(IMPLICIT, name)) && return nothing
+    loaded = Base.require(Base.identify_package(Pyjlode, String(package)))
+    if haskey(TORCHDIFFEQ, name)
+        EXPLICIT[name] = explicit_rk(loaded, TORCHDIFFEQ[name])
+    elseif endswith(name, ')')
+        outer, inner = split(chop(name), '(')
+        load(inner, package)
+        IMPLICIT[name] = switching(String(outer), IMPLICIT[inner])
+    else
+        constructor = getglobal(loaded, Symbol(name))
+        explicit = Base.invokelatest(is_explicit, constructor)
+        (explicit ? EXPLICIT : IMPLICIT)[name] = serial(name, constructor)
+    end
     return nothing
 end
 
-is_implicit(method::String) = haskey(IMPLICIT, method) || haskey(ON_DEMAND, method)
+is_explicit(constructor) = !OrdinaryDiffEqCore.isimplicit(constructor())
+
+# Some methods run their stages in threads unless told not to: a model's memory is for one.
+function serial(name, constructor)
+    threaded = startswith(name, "KuttaPRK") || occursin("Extrapolation", name) ||
+        name in ("AitkenNeville", "AdaptiveRadau", "PDIRK44")
+    return threaded ? (; options...) -> constructor(; threading=false, options...) : constructor
+end
+
+const SWITCHING = Dict(
+    "AutoTsit5" => AutoTsit5, "AutoDP5" => AutoDP5, "AutoVern6" => AutoVern6,
+    "AutoVern7" => AutoVern7, "AutoVern8" => AutoVern8, "AutoVern9" => AutoVern9,
+)
+switching(name, stiff) = (; options...) -> SWITCHING[name](stiff(; options...))
+
+# Runge-Kutta methods that only torchdiffeq has: the rows of a, then b, the embedded b, and orders.
+const TORCHDIFFEQ = Dict(
+    "rk4" => ([[1 / 3], [-1 / 3, 1], [1, -1, 1]], [1, 3, 3, 1] ./ 8, nothing, (4, 0)),
+    "heun3" => ([[1 / 3], [0, 2 / 3]], [1, 0, 3] ./ 4, nothing, (3, 0)),
+    "fehlberg2" => (
+        [[1 / 2], [1 / 256, 255 / 256]], [1 / 512, 255 / 256, 1 / 512],
+        [1 / 256, 255 / 256, 0], (2, 1),
+    ),
+)
+
+function explicit_rk(package, (rows, b, embedded, (order, adaptiveorder)))
+    n = length(b)
+    a = zeros(n, n)
+    for (i, row) in enumerate(rows), (j, x) in enumerate(row)
+        a[i + 1, j] = x
+    end
+    αEEst = something(embedded, Float64[])
+    tableau = OrdinaryDiffEqCore.DiffEqBase.ExplicitRKTableau(
+        a, vec(sum(a; dims=2)), b, order; adaptiveorder, αEEst
+    )
+    return () -> package.ExplicitRK(; tableau)
+end
+
+is_implicit(method::String) = haskey(IMPLICIT, method)
 
 # Jacobians are supplied, but for the backsolve adjoint's, whose equation is not linear: finite
 # differences there, as functions behind a FunctionWrapper take no dual numbers.
@@ -46,5 +88,19 @@ end
 # stiff problem jumps at every save point, and the fast part of a jump dies within one step.
 # Gradients are made from interpolations of such steps, and those of the SDIRK methods, Hermite's,
 # can be wrong by orders of magnitude where every step is right; the multistep methods restart at
-# every save point. Rodas5P has an interpolation of its own for stiff problems.
-backward_method(method::String) = is_implicit(method) ? "Rodas5P" : method
+# every save point. Rodas5P has an interpolation of its own for stiff problems. The stabilized
+# methods are for such problems too; the other explicit ones without a tableau are not.
+function backward_method(method::String)
+    is_implicit(method) && return "Rodas5P"
+    has_tableau(method) && return method
+    return is_stabilized(method) ? "Rodas5P" : "Tsit5"
+end
+
+is_stabilized(method::String) = occursin(r"^(ROCK|RKC|RKMC|SERK|ESERK|TSRKC|RKL|RKG)\d?", method)
+
+# The steps of these must be of one length throughout.
+needs_even_steps(method::String) = occursin(r"^ABM?\d", method)
+
+# All explicit ones but those that keep a history or choose their stages.
+has_tableau(method::String) = !is_stabilized(method) &&
+    !occursin(r"^(ABM?\d|VCAB|AN5|JVODE|SSPRKMSVS)|Extrapolation|Aitken", method)

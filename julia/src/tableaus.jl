@@ -31,7 +31,7 @@ Base.length(tableau::Tableau) = length(tableau.c)
 
 # More than any method evaluates in a step with its interpolation, and more than any of the
 # polynomials' degrees.
-const MOST_EVALUATIONS = 32
+const MOST_EVALUATIONS = 64
 const MOST_DEGREE = 10
 
 # An equation whose i-th evaluation gives the i-th unit vector, and which notes where it was

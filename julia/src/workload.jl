@@ -87,7 +87,7 @@ end
 const NumpyVector{T} = PyArray{T,1,true,true,T}
 for T in (Float64, Float32)
     V, W = NumpyVector{T}, NumpyVector{Float64}
-    precompile(forward, (Model{T}, Settings, V, V, W, V, W, String, Int))
+    precompile(forward, (Model{T}, Settings, V, V, W, V, W, String, Int, Nothing))
     precompile(set_constants!, (Model{T}, V))
     precompile(evaluate, (Model{T}, V, V, V, Float64))
     precompile_routines(T)

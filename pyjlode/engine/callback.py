@@ -91,6 +91,34 @@ class Callback:
             raise
 
 
+class Noted:
+    """Python functions that Julia calls beside the right-hand side, and what they raised."""
+
+    def __init__(self) -> None:
+        self.raised: BaseException | None = None
+
+    def noted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*arguments: Any) -> Any:
+            try:
+                return function(*arguments)
+            except BaseException as error:
+                self.raised = self.raised or error
+                raise
+
+        return called
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Around a call of Julia: what they raised in it leaves as it was raised."""
+        self.raised = None
+        try:
+            yield
+        except Exception:
+            if self.raised is None:
+                raise
+            raise self.raised from None
+
+
 def _tensor(x: Any) -> Tensor:
     """A Julia vector's memory as a tensor."""
     return torch.from_numpy(np.asarray(x))

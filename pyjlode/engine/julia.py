@@ -6,15 +6,20 @@ parameters from them and writes the solution and the gradients into them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from itertools import accumulate, pairwise
+from math import isfinite
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import SolverError, UnsupportedError
-from ..problem import Problem, Statistics
+from ..errors import SolverError, UnsupportedError, warn
+from ..methods import Method, find_method
+from ..problem import Problem, Statistics, Tolerance, tightest
 from ..runtime import Runtime
 from ..sensealg import (
     BacksolveAdjoint,
@@ -23,9 +28,13 @@ from ..sensealg import (
     QuadratureAdjoint,
     SensitivityAlgorithm,
 )
+from ..trace.leaves import depends_on
+from .callback import Noted
 from .models import Model, ModelCache, Wanted
+from .pieces import solve_in_pieces
 
 _MAX_STEPS = 100_000
+_DEFAULT = find_method("Tsit5")
 
 
 class JuliaEngine:
@@ -38,6 +47,7 @@ class JuliaEngine:
         self.module = runtime.module
         self.functions = _Functions(runtime.module)
         self.models = ModelCache(runtime)
+        self.loaded: set[str] = set()
 
     def versions(self) -> dict[str, str]:
         return self.runtime.versions
@@ -61,32 +71,94 @@ class JuliaEngine:
 
     def solve(self, problem: Problem, stats: Statistics) -> Tensor:
         self.runtime.check_thread()
-        method = "Tsit5" if problem.method is None else problem.method.name
-        if problem.method is not None and not problem.method.julia:
-            raise UnsupportedError(
-                f'The Julia engine has no {method}; use Vern7, Vern9 or Tsit5, or engine="torch".'
-            )
-        implicit = problem.method is not None and problem.method.stiff
-        sensealg = problem.sensealg or (GaussAdjoint() if implicit else DiscreteAdjoint())
-        if implicit and isinstance(sensealg, DiscreteAdjoint):
-            raise UnsupportedError(
-                f"DiscreteAdjoint is for explicit methods; with {method} use GaussAdjoint or "
-                "InterpolatingAdjoint."
-            )
-        if implicit:
-            self.functions.load(method)
+        if "step_t" in problem.options or "jump_t" in problem.options:
+            return solve_in_pieces(self.solve, problem, stats)
+        method = problem.method or _DEFAULT
+        asked = problem.adjoint if problem.adjoint is not None and problem.adjoint.asks else None
+        backward = method if asked is None or asked.method is None else asked.method
+        for m in (method, backward):
+            self._load(m)
+        sensealg = _choose_sensealg(problem, method, backward)
+        _refuse(problem)
         # With gradients enabled one is likely needed; which tensors func uses, the trace says.
         wanted = Wanted.GRADIENTS if torch.is_grad_enabled() else Wanted.VALUES
-        model = self.models.get(problem, wanted=Wanted.JACOBIAN if implicit else wanted)
-        inputs = (problem.y0, problem.t, *model.parameters)
+        stiff = method.stiff or backward.stiff or method.family.startswith("stabilized")
+        if method.implicit or (stiff and torch.is_grad_enabled()):
+            wanted = Wanted.JACOBIAN
+        model = self.models.get(problem, wanted=wanted)
+        parameters = _restricted(model, problem.adjoint_params)
+        inputs = (problem.y0, problem.t, *parameters)
         differentiate = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
-        solve = _Solve(self.functions, model, problem, method, sensealg, stats)
+        solve = _Solve(self.functions, model, problem, method, backward, sensealg, stats)
         if differentiate:
-            states = _Differentiable.apply(solve, problem.y0, problem.t, *model.parameters)
+            states = _Differentiable.apply(solve, problem.y0, problem.t, *parameters)
         else:
-            states = solve.forward(problem.y0, problem.t, model.parameters, keep="nothing")[0]
+            states = solve.forward(problem.y0, problem.t, parameters, keep="nothing")[0]
         model.update(problem, states)
         return states
+
+    def _load(self, method: Method) -> None:
+        if not method.julia:
+            raise UnsupportedError(
+                f"The Julia engine has no {method.name}; use VCABM, Vern7 or Tsit5, or "
+                'engine="torch".'
+            )
+        if method.algorithm not in self.loaded:
+            self.functions.load(method.algorithm, method.package)
+            self.loaded.add(method.algorithm)
+
+
+def _choose_sensealg(problem: Problem, method: Method, backward: Method) -> SensitivityAlgorithm:
+    asks = problem.adjoint is not None and problem.adjoint.asks
+    explicit = "discrete" in (method.adjoint, backward.adjoint) and not (
+        method.stiff or backward.stiff
+    )
+    if problem.sensealg is None:
+        if asks:
+            return BacksolveAdjoint() if explicit else GaussAdjoint()
+        return DiscreteAdjoint() if method.adjoint == "discrete" else GaussAdjoint()
+    if isinstance(problem.sensealg, DiscreteAdjoint):
+        if method.adjoint != "discrete":
+            raise UnsupportedError(
+                f"DiscreteAdjoint is for explicit Runge-Kutta methods; with {method.name} use "
+                "GaussAdjoint or InterpolatingAdjoint."
+            )
+        if asks:
+            raise UnsupportedError(
+                "DiscreteAdjoint makes no solve backwards, so the adjoint_* arguments mean "
+                "nothing to it; use GaussAdjoint or BacksolveAdjoint."
+            )
+    return problem.sensealg
+
+
+def _refuse(problem: Problem) -> None:
+    """What only torchdiffeq does."""
+    if problem.options.get("perturb"):
+        raise UnsupportedError(
+            "The Julia engine has no perturb; split the solve at a jump of func with jump_t of an "
+            'adaptive method, or use engine="torch".'
+        )
+    if problem.adjoint is None:
+        return
+    if problem.adjoint.callbacks:
+        names = ", ".join(f"{name}_adjoint" for name in problem.adjoint.callbacks)
+        warn(f'The Julia engine does not call {names}; engine="torch" does.')
+    if callable((problem.adjoint.options or {}).get("norm")):
+        raise UnsupportedError(
+            "The Julia engine's adjoint has no norm of one's own: it solves other states than "
+            'torchdiffeq\'s. Use "seminorm" or engine="torch".'
+        )
+
+
+def _restricted(model: Model, only: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
+    """The parameters, without a gradient where ``adjoint_params`` leaves them out."""
+    if only is None:
+        return model.parameters
+    wanted = {id(x) for x in only if x.requires_grad}
+    return tuple(
+        p if id(x) in wanted or depends_on(x, wanted) else p.detach()
+        for x, p in zip(model.tensors, model.parameters, strict=True)
+    )
 
 
 class _Functions:
@@ -97,11 +169,13 @@ class _Functions:
     """
 
     def __init__(self, module: Any) -> None:
+        self.module = module
         self.load = module.load
         self.forward = module.forward
         self.backward = module.backward
         self.retcode = module.retcode
-        self.settings = lru_cache(maxsize=64)(module.Settings)
+        self.plain_settings = lru_cache(maxsize=64)(module.Settings)
+        self.settings = module.settings
         self.sensitivity = lru_cache(maxsize=64)(module.sensitivity)
 
 
@@ -116,9 +190,11 @@ class _Solve:
     functions: _Functions
     model: Model
     problem: Problem
-    method: str
+    method: Method
+    backward_method: Method
     sensealg: SensitivityAlgorithm
     stats: Statistics
+    python: Noted = field(default_factory=Noted)
 
     def forward(
         self, y0: Tensor, t: Tensor, parameters: tuple[Tensor, ...], *, keep: str
@@ -130,7 +206,7 @@ class _Solve:
         self.model.refresh()
         out = torch.empty((t.numel(), *y0.shape), dtype=y0.dtype)
         info = torch.zeros(8, dtype=torch.float64)
-        with self.model.errors():
+        with self.python.errors(), self.model.errors():
             solved = self.functions.forward(
                 self.model.handle,
                 self._settings(),
@@ -141,6 +217,7 @@ class _Solve:
                 info.numpy(),
                 keep,
                 getattr(self.sensealg, "checkpoints", None) or 0,
+                self._watch(),
             )
         success, reached, nfe, njac, naccept, nreject, *_ = info.tolist()
         counts = {"nf": nfe, "njacs": njac, "naccept": naccept, "nreject": nreject}
@@ -157,18 +234,18 @@ class _Solve:
         gradient_p = torch.empty(sum(p.numel() for p in self.model.parameters), dtype=dtype)
         gradient_t = torch.empty(cotangent.shape[0] if with_t else 0, dtype=dtype)
         info = torch.zeros(8, dtype=torch.float64)
-        rtol, atol = self.problem.rtol, self.problem.atol
+        rtol, atol = self._backward_tolerances()
         sensealg = self.sensealg
         if isinstance(sensealg, QuadratureAdjoint):
             rtol, atol = sensealg.rtol or rtol, sensealg.atol or atol
         algorithm = self.functions.sensitivity(
             sensealg.name, rtol, atol, getattr(sensealg, "checkpointing", False)
         )
-        with self.model.errors():
+        with self.python.errors(), self.model.errors():
             message = self.functions.backward(
                 solved,
                 algorithm,
-                self._settings(),
+                self._backward_settings(rtol, atol, gradient_p.numel()),
                 _array(cotangent),
                 gradient_u.numpy(),
                 gradient_p.numpy(),
@@ -181,17 +258,87 @@ class _Solve:
         return gradient_u, gradient_t, gradient_p
 
     def _settings(self) -> Any:
-        problem, options = self.problem, self.problem.options
+        problem = self.problem
+        layout = problem.layout
+        sizes = layout.sizes if layout is not None and layout.joined else []
+        return self._make_settings(
+            self.method, problem.fixed_step, problem.rtol, problem.atol, problem.options,
+            self._norm(), _parts(sizes),
+        )  # fmt: skip
+
+    def _backward_tolerances(self) -> tuple[float, float]:
+        problem, adjoint = self.problem, self.problem.adjoint
+        rtol = tightest(problem.rtol) if adjoint is None or adjoint.rtol is None else adjoint.rtol
+        atol = tightest(problem.atol) if adjoint is None or adjoint.atol is None else adjoint.atol
+        return rtol, atol
+
+    def _backward_settings(self, rtol: float, atol: float, parameters: int) -> Any:
+        problem, adjoint = self.problem, self.problem.adjoint
+        fixed, options = problem.fixed_step, problem.options
+        if adjoint is not None and adjoint.method is not None:
+            fixed, options = adjoint.fixed_step, {}
+        if adjoint is not None and adjoint.options is not None:
+            fixed, options = adjoint.fixed_step, adjoint.options
+        n, parts = problem.y0.numel(), []
+        if options.get("norm") == "seminorm":
+            parts = _parts([n])
+            if isinstance(self.sensealg, BacksolveAdjoint):
+                # Its states: adjoint, gradients of the parameters (one at least), state.
+                start = n + max(parameters, 1)
+                parts += [start + 1, start + n]
+        return self._make_settings(self.backward_method, fixed, rtol, atol, options, None, parts)
+
+    def _make_settings(
+        self, method: Method, fixed: bool, rtol: Tolerance, atol: Tolerance,
+        options: Mapping[str, Any], norm: Any, parts: list[int],
+    ) -> Any:  # fmt: skip
+        step = options.get("step_size") if fixed else options.get("first_step")
+        numbers = [float(options.get(name, 0.0)) for name in ("min_step", "max_step")]
+        factors = [float(options.get(name, 0.0)) for name in ("safety", "ifactor", "dfactor")]
+        common = (
+            int(options.get("max_num_steps", _MAX_STEPS)), float(step or 0.0), fixed,
+            *(x if isfinite(x) else 0.0 for x in numbers),
+        )  # fmt: skip
+        floats = isinstance(rtol, float) and isinstance(atol, float)
+        if floats and norm is None and not parts and not any(factors):
+            return self.functions.plain_settings(method.algorithm, rtol, atol, *common)
         return self.functions.settings(
-            self.method,
-            problem.rtol,
-            problem.atol,
-            int(options.get("max_num_steps", _MAX_STEPS)),
-            float(options.get("step_size") or options.get("first_step") or 0.0),
-            problem.fixed_step,
-            float(options.get("min_step", 0.0)),
-            float(options.get("max_step", 0.0)),
+            method.algorithm,
+            _numbers(rtol),
+            _numbers(atol),
+            *common,
+            *factors,
+            norm,
+            np.array(parts, dtype=np.int64),
         )
+
+    def _norm(self) -> Any:
+        """The caller's norm as a function of a Julia vector."""
+        norm, shape = self.problem.norm, self.problem.y0.shape
+        if norm is None:
+            return None
+
+        def called(x: Any) -> float:
+            with torch.no_grad():
+                return float(norm(torch.from_numpy(np.array(x)).view(shape)))
+
+        return self.python.noted(called)
+
+    def _watch(self) -> Any:
+        """The caller's callbacks as one function for Julia."""
+        problem = self.problem
+        if not problem.watch:
+            return None
+        time = problem.y0.dtype if problem.fixed_step else torch.float64
+        names = {"step": "callback_step", "accept": "callback_accept_step"}
+
+        def watch(what: Any, t: float, u: Any, dt: float) -> None:
+            callback = problem.watch.get(names.get(str(what), "callback_reject_step"))
+            if callback is not None:
+                y = torch.from_numpy(np.array(u)).view(problem.y0.shape)
+                callback(torch.tensor(t, dtype=time), y, torch.tensor(dt, dtype=time))
+
+        return self.python.noted(watch)
 
     def _failure(
         self, what: str, retcode: str, reached: float, counts: dict[str, float]
@@ -204,7 +351,7 @@ class _Solve:
         }
         cure = advice.get(retcode, "another method, sensealg or tolerances")
         return SolverError(
-            f"{what} with {self.method} stopped at t = {reached:.6g} ({retcode}). Try {cure}.",
+            f"{what} with {self.method.name} stopped at t = {reached:.6g} ({retcode}). Try {cure}.",
             retcode=retcode,
             t=reached,
             stats={k: int(v) for k, v in counts.items()},
@@ -242,6 +389,16 @@ class _Differentiable(torch.autograd.Function):
             gradient_t.to(t_dtype) if ctx.needs_input_grad[2] else None,
             *(p.view(s) for p, s in zip(pieces, shapes, strict=True)),
         )
+
+
+def _numbers(tolerance: Tolerance) -> Any:
+    return tolerance.numpy() if isinstance(tolerance, Tensor) else tolerance
+
+
+def _parts(sizes: list[int]) -> list[int]:
+    """First and last index of each part, one after the other."""
+    ends = [0, *accumulate(sizes)]
+    return [x for a, b in pairwise(ends) for x in (a + 1, b)]
 
 
 def flatten(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,8 +26,12 @@ def gradient_leaves(
     inputs = (t.detach(), y.detach())
     with torch.enable_grad():
         out = func(*inputs)
+    return tuple(_leaves(out.grad_fn))
+
+
+def _leaves(node: Any) -> list[Tensor]:
     found: dict[int, Tensor] = {}
-    pending, seen = [out.grad_fn], set()
+    pending, seen = [node], set()
     while pending:
         node = pending.pop()
         if node is None or node in seen:
@@ -36,4 +41,17 @@ def gradient_leaves(
         if leaf is not None:
             found[id(leaf)] = leaf
         pending.extend(parent for parent, _ in node.next_functions)
-    return tuple(found.values())
+    return list(found.values())
+
+
+def depends_on(x: Tensor, wanted: set[int]) -> bool:
+    """Whether ``x`` was computed from a leaf whose id is wanted.
+
+    Examples
+    --------
+    >>> import torch
+    >>> k = torch.tensor(2.0, requires_grad=True)
+    >>> depends_on(2 * k, {id(k)}), depends_on(k.detach(), {id(k)})
+    (True, False)
+    """
+    return any(id(leaf) in wanted for leaf in _leaves(x.grad_fn))

@@ -1,0 +1,284 @@
+"""The table of solvers, family by family; :mod:`pyjlode.methods` looks names up in it.
+
+Left out are OrdinaryDiffEq's methods for problems that plain ``odeint`` does not state (split,
+second-order, partitioned, linear, differential-algebraic), listed in :data:`ELSEWHERE`, and those
+that did not solve a linear equation when they were tried (:data:`BROKEN`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_DOCS = "https://docs.sciml.ai/OrdinaryDiffEq/stable/"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A solver.
+
+    Attributes
+    ----------
+    name : str
+        SciML's name where SciML has it, else torchdiffeq's.
+    order : int
+        The order of its steps; of methods of variable order, the highest.
+    stiff : bool
+        Whether it is meant for stiff problems.
+    torch_name : str or None
+        torchdiffeq's name for it, where the torch engine has it.
+    julia : bool
+        Whether the Julia engine has it.
+    fixed : bool
+        Whether steps are fixed when asked for by torchdiffeq's name.
+    reference : str
+        A paper, or SciML's page of its family.
+    family : str
+    package : str
+        The Julia package that it comes from.
+    adaptive : bool
+        Whether it can choose its steps; else it needs a ``step_size``.
+    implicit : bool
+        Whether it solves equations with the Jacobian.
+    adjoint : {"discrete", "gauss"}
+        The Julia engine's default sensitivity algorithm for it.
+    algorithm : str
+        The name in Julia.
+    """
+
+    name: str
+    order: int
+    stiff: bool = False
+    torch_name: str | None = None
+    julia: bool = True
+    fixed: bool = False
+    reference: str = ""
+    family: str = "explicit Runge-Kutta"
+    package: str = "OrdinaryDiffEqLowOrderRK"
+    adaptive: bool = True
+    implicit: bool = False
+    adjoint: str = "discrete"
+    algorithm: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.algorithm:
+            object.__setattr__(self, "algorithm", self.name)
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The engines that have the method."""
+        return ("julia",) * self.julia + ("torch",) * (self.torch_name is not None)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Methods of one package and kind; ``table`` has ``name:order``, with ``!`` for fixed steps."""
+
+    name: str
+    package: str
+    page: str
+    table: str
+    stiff: bool = False
+    implicit: bool = False
+    adjoint: str = "discrete"
+
+    def methods(self) -> list[Method]:
+        """Its methods."""
+        found = []
+        for entry in self.table.split():
+            name, order = entry.removesuffix("!").split(":")
+            found.append(
+                Method(
+                    name, int(order), self.stiff, reference=_DOCS + self.page, family=self.name,
+                    package=f"OrdinaryDiffEq{self.package}", adaptive=not entry.endswith("!"),
+                    implicit=self.implicit, adjoint=self.adjoint,
+                )
+            )  # fmt: skip
+        return found
+
+
+# With names of torchdiffeq's, or a paper that everyone knows them by.
+_KNOWN = (
+    Method("Tsit5", 5, reference="Tsitouras 2011", package="OrdinaryDiffEqTsit5"),
+    Method("DP5", 5, torch_name="dopri5", reference="Dormand & Prince 1980"),
+    Method("BS3", 3, torch_name="bosh3", reference="Bogacki & Shampine 1989"),
+    Method("Vern6", 6, reference="Verner 2010", package="OrdinaryDiffEqVerner"),
+    Method("Vern7", 7, reference="Verner 2010", package="OrdinaryDiffEqVerner"),
+    Method("Vern8", 8, reference="Verner 2010", package="OrdinaryDiffEqVerner"),
+    Method("Vern9", 9, reference="Verner 2010", package="OrdinaryDiffEqVerner"),
+    Method("Euler", 1, torch_name="euler", fixed=True, adaptive=False, reference="Euler 1768"),
+    Method("Midpoint", 2, torch_name="midpoint", fixed=True, reference="Runge 1895"),
+    Method("Heun", 2, torch_name="heun2", fixed=True, reference="Heun 1900"),
+    Method("RK4", 4, reference="Kutta 1901"),
+)
+
+# Under torchdiffeq's names; in Julia the same tableau, or the nearest thing that there is.
+_TORCHDIFFEQ = (
+    Method(
+        "rk4", 4, torch_name="rk4", fixed=True, adaptive=False, reference="Kutta 1901, 3/8 rule",
+        package="OrdinaryDiffEqExplicitRK",
+    ),
+    Method(
+        "heun3", 3, torch_name="heun3", fixed=True, adaptive=False, reference="Heun 1900",
+        package="OrdinaryDiffEqExplicitRK",
+    ),
+    Method(
+        "fehlberg2", 2, torch_name="fehlberg2", reference="Fehlberg 1969",
+        package="OrdinaryDiffEqExplicitRK",
+    ),
+    Method(
+        "adaptive_heun", 2, torch_name="adaptive_heun", reference="Heun 1900", algorithm="Heun"
+    ),
+    Method(
+        "dopri8", 8, torch_name="dopri8", reference="Prince & Dormand 1981; in Julia DP8",
+        package="OrdinaryDiffEqHighOrderRK", algorithm="DP8",
+    ),
+    Method(
+        "explicit_adams", 4, torch_name="explicit_adams", julia=False, fixed=True, adaptive=False,
+        reference="Hairer et al. 1993", family="Adams", package="",
+    ),
+    Method(
+        "implicit_adams", 4, torch_name="implicit_adams", julia=False, fixed=True, adaptive=False,
+        reference="Hairer et al. 1993", family="Adams", package="",
+    ),
+    Method(
+        "scipy_solver", 5, torch_name="scipy_solver", julia=False,
+        reference="SciPy's solve_ivp", family="SciPy", package="",
+    ),
+)  # fmt: skip
+
+_FAMILIES = (
+    Family(
+        "explicit Runge-Kutta", "LowOrderRK", "explicit/LowOrderRK/",
+        "Ralston:2 Ralston4:4! OwrenZen3:3 OwrenZen4:4 OwrenZen5:5 BS5:5 Anas5:5! RKO65:5! FRK65:6 "
+        "RKM:4! MSRK5:5! MSRK6:6! PSRK4p7q6:4! PSRK3p5q4:3! PSRK3p6q5:3! Stepanov5:5 SIR54:5 "
+        "Alshina2:2 Alshina3:3 Alshina6:6!",
+    ),
+    Family(
+        "explicit Runge-Kutta of high order", "HighOrderRK", "explicit/HighOrderRK/",
+        "TanYam7:7 DP8:8 TsitPap8:8 PFRK87:8",
+    ),
+    Family(
+        "explicit Runge-Kutta of high order", "Feagin", "explicit/Feagin/",
+        "Feagin10:10 Feagin12:12 Feagin14:14",
+    ),
+    Family(
+        "explicit Runge-Kutta of high order", "QPRK", "explicit/QPRK/", "QPRK98:9"
+    ),
+    Family("parallel Runge-Kutta", "PRK", "explicit/PRK/", "KuttaPRK2p5:5!"),
+    Family(
+        "strong-stability preserving Runge-Kutta", "SSPRK", "explicit/SSPRK/",
+        "SSPRK22:2! SSPRK33:3! SSPRK53:3! SSPRK53_2N1:3! SSPRK53_2N2:3! SSPRK53_H:3! SSPRK63:3! "
+        "SSPRK73:3! SSPRK83:3! SSPRK43:3 SSPRK432:3 SSPRK932:3 SSPRK54:4! SSPRK104:4! "
+        "KYKSSPRK42:2! KYK2014DGSSPRK_3S2:2!",
+    ),
+    Family(
+        "low-storage Runge-Kutta", "LowStorageRK", "explicit/LowStorageRK/",
+        "ORK256:2! CarpenterKennedy2N54:4! SHLDDRK64:4! SHLDDRK52:2! SHLDDRK_2N:4! "
+        "DGLDDRK73_C:3! DGLDDRK84_C:4! DGLDDRK84_F:4! NDBLSRK124:4! NDBLSRK134:4! NDBLSRK144:4! "
+        "CFRLDDRK64:4! TSLDDRK74:4! RK46NL:4! CKLLSRK43_2:3 CKLLSRK54_3C:4 CKLLSRK95_4S:5 "
+        "CKLLSRK95_4C:5 CKLLSRK95_4M:5 CKLLSRK54_3C_3R:4 CKLLSRK54_3M_3R:4 CKLLSRK54_3N_3R:4 "
+        "CKLLSRK85_4C_3R:5 CKLLSRK85_4M_3R:5 CKLLSRK85_4P_3R:5 CKLLSRK54_3N_4R:4 "
+        "CKLLSRK54_3M_4R:4 CKLLSRK65_4M_4R:5 CKLLSRK85_4FM_4R:5 CKLLSRK75_4M_5R:5 "
+        "ParsaniKetchesonDeconinck3S32:2! ParsaniKetchesonDeconinck3S82:2! "
+        "ParsaniKetchesonDeconinck3S53:3! ParsaniKetchesonDeconinck3S173:3! "
+        "ParsaniKetchesonDeconinck3S94:4! ParsaniKetchesonDeconinck3S184:4! "
+        "ParsaniKetchesonDeconinck3S105:5! ParsaniKetchesonDeconinck3S205:5! RDPK3Sp35:3 "
+        "RDPK3SpFSAL35:3 RDPK3Sp49:4 RDPK3SpFSAL49:4 RDPK3Sp510:5 RDPK3SpFSAL510:5",
+    ),
+    Family(
+        "stabilized Runge-Kutta", "StabilizedRK", "explicit/StabilizedRK/",
+        "ROCK2:2 ROCK4:4 RKC:2 RKMC2:2 SERK2:2 ESERK4:4 ESERK5:5 TSRKC2:2 TSRKC3:3 RKL1:1 RKL2:2 "
+        "RKG1:1 RKG2:2",
+        adjoint="gauss",
+    ),
+    Family(
+        "Adams", "AdamsBashforthMoulton", "explicit/AdamsBashforthMoulton/",
+        "AB3:3! AB4:4! AB5:5! ABM32:3! ABM43:4! ABM54:5! VCAB3:3 VCAB4:4 VCAB5:5 VCABM3:3 VCABM4:4 "
+        "VCABM5:5 VCABM:12",
+        adjoint="gauss",
+    ),
+    Family(
+        "extrapolation", "Extrapolation", "explicit/Extrapolation/",
+        "AitkenNeville:10 ExtrapolationMidpointDeuflhard:10 ExtrapolationMidpointHairerWanner:10",
+        adjoint="gauss",
+    ),
+    Family(
+        "implicit extrapolation", "Extrapolation", "implicit/Extrapolation/",
+        "ImplicitEulerExtrapolation:12 ImplicitDeuflhardExtrapolation:10 "
+        "ImplicitHairerWannerExtrapolation:10 ImplicitEulerBarycentricExtrapolation:12",
+        stiff=True, implicit=True, adjoint="gauss",
+    ),
+    Family(
+        "Rosenbrock", "Rosenbrock", "implicit/Rosenbrock/",
+        "Rosenbrock23:2 Rosenbrock32:3 Rodas23W:3 ROS2:2 ROS2PR:2 ROS2S:2 ROS3:3 ROS3P:3 ROS3PR:3 "
+        "ROS3PRL:3 ROS3PRL2:3 Rodas3:3 Rodas3P:3 Scholz4_7:3 ROS34PW1a:3 ROS34PW1b:3 ROS34PW2:3 "
+        "ROS34PW3:4 ROS34PRw:3 ROK4a:4 RosShamp4:4 Veldd4:4 Velds4:4 GRK4T:4 GRK4A:4 Ros4LStab:4 "
+        "RosenbrockW6S4OS:4! Rodas4:4 Rodas42:4 Rodas4P:4 Rodas4P2:4 Rodas4PW:4 Rodas5:5 "
+        "Rodas5P:5 Rodas5Pe:5 Rodas5Pr:5 Rodas6P:6",
+        stiff=True, implicit=True, adjoint="gauss",
+    ),
+    Family(
+        "SDIRK", "SDIRK", "implicit/SDIRK/",
+        "ImplicitEuler:1 ImplicitMidpoint:2! Trapezoid:2 TRBDF2:2 SDIRK2:2 SDIRK22:2 SSPSDIRK2:2! "
+        "Kvaerno3:3 Kvaerno4:4 Kvaerno5:5 KenCarp3:3 KenCarp4:4 KenCarp47:4 KenCarp5:5 KenCarp58:5 "
+        "Cash4:4 Hairer4:4 Hairer42:4 CFNLIRK3:3! SFSDIRK4:4! SFSDIRK5:4! SFSDIRK6:4! SFSDIRK7:4! "
+        "SFSDIRK8:4! ESDIRK54I8L2SA:5 ESDIRK436L2SA2:4 ESDIRK437L2SA:4 ESDIRK547L2SA2:5 "
+        "ESDIRK659L2SA:6",
+        stiff=True, implicit=True, adjoint="gauss",
+    ),
+    Family(
+        "BDF", "BDF", "implicit/BDF/",
+        "FBDF:5 QNDF:5 QNDF1:1 QNDF2:2 QBDF:5 QBDF1:1 QBDF2:2 ABDF2:2 MEBDF2:2!",
+        stiff=True, implicit=True, adjoint="gauss",
+    ),
+    Family(
+        "fully implicit Runge-Kutta", "FIRK", "implicit/FIRK/",
+        "RadauIIA3:3 RadauIIA5:5 RadauIIA9:9 AdaptiveRadau:13 GaussLegendre:4",
+        stiff=True, implicit=True, adjoint="gauss",
+    ),
+    Family(
+        "parallel implicit Runge-Kutta", "PDIRK", "implicit/PDIRK/", "PDIRK44:4!",
+        stiff=True, implicit=True, adjoint="gauss",
+    ),
+)  # fmt: skip
+
+CATALOGUE: tuple[Method, ...] = (
+    *_KNOWN,
+    *(method for family in _FAMILIES for method in family.methods()),
+    *_TORCHDIFFEQ,
+)
+
+#: Explicit methods that can hand over to a stiff one, as ``AutoTsit5(Rosenbrock23)``.
+SWITCHING = ("AutoTsit5", "AutoDP5", "AutoVern6", "AutoVern7", "AutoVern8", "AutoVern9")
+
+_SPLIT = "a problem split into a stiff and a nonstiff part"
+_SECOND = "a second-order problem"
+_LINEAR = "an equation linear in the state, given as an operator"
+_DAE = "a differential-algebraic equation"
+
+#: What other kind of problem the rest of OrdinaryDiffEq's methods are for.
+ELSEWHERE: dict[str, str] = {
+    name: problem
+    for problem, names in {
+        _SPLIT: "SplitEuler IMEXEuler IMEXEulerARK SBDF SBDF2 SBDF3 SBDF4 CNAB2 CNLF2 IRKC ARS343 "
+        "ARS222 ARS232 ARS443 IMEXSSP222 IMEXSSP2322 IMEXSSP3332 IMEXSSP3433 BHR553 LawsonEuler "
+        "NorsettEuler ETD1 ETD2 ETDRK2 ETDRK3 ETDRK4 HochOst4 Exp4 EPIRK4s3A EPIRK4s3B EPIRK5s3 "
+        "EXPRB53s3 EPIRK5P1 EPIRK5P2 Exprb32 Exprb43",
+        _SECOND: "Nystrom4 FineRKN4 FineRKN5 Nystrom4VelocityIndependent RKN4 IRKN3 IRKN4 DPRKN4 "
+        "Nystrom5VelocityIndependent DPRKN5 DPRKN6 DPRKN6FM DPRKN8 DPRKN12 ERKN4 ERKN5 ERKN7 "
+        "NewmarkBeta GeneralizedAlpha SymplecticEuler VelocityVerlet VerletLeapfrog McAte2 Ruth3 "
+        "LeapfrogDriftKickDrift PseudoVerletLeapfrog McAte3 CandyRoz4 McAte4 McAte42 McAte5 "
+        "CalvoSanz4 Yoshida6 KahanLi6 McAte8 KahanLi8 SofSpa10",
+        _LINEAR: "MagnusMidpoint LinearExponential MagnusLeapfrog LieEuler CayleyEuler MagnusNC6 "
+        "MagnusGauss4 MagnusGL6 MagnusGL8 MagnusNC8 MagnusGL4 MagnusAdapt4 RKMK2 RKMK4 LieRK4 CG2 "
+        "CG3 CG4a",
+        _DAE: "DFBDF DABDF2 DImplicitEuler HybridExplicitImplicitRK Tsit5DA",
+        "a map from one state to the next": "FunctionMap",
+    }.items()
+    for name in names.split()
+}
+
+#: Methods that OrdinaryDiffEq exports and that failed when tried, and how.
+BROKEN: dict[str, str] = {
+    "RKV76IIa": "with adaptive steps it is off by 6e-4 on a linear equation at rtol=1e-6",
+}

@@ -1,0 +1,205 @@
+"""The border at which every argument of a solve is checked, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import ArgumentError, warn
+from .methods import Method, find_method
+from .options import check_options, grid, reversed_options
+from .problem import AdjointSolve, Problem, Tolerance
+from .sensealg import SensitivityAlgorithm, find_sensealg
+from .states import Layout, State
+
+__all__ = ["State", "make_problem"]
+
+# torchdiffeq's 1e-7 and 1e-9 lie below what float32 can resolve.
+_TOLERANCES = {torch.float64: (1e-7, 1e-9), torch.float32: (1e-5, 1e-7)}
+
+_CALLBACKS = ("callback_step", "callback_accept_step", "callback_reject_step")
+
+
+def make_problem(
+    func: Callable[..., Any],
+    y0: State,
+    t: Tensor | Sequence[float],
+    rtol: Any = None,
+    atol: Any = None,
+    method: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    sensealg: SensitivityAlgorithm | str | None = None,
+    *,
+    adjoint: AdjointSolve | None = None,
+    adjoint_params: Iterable[Tensor] | None = None,
+) -> tuple[Problem, Callable[[Tensor], Any]]:
+    """Check the arguments of a solve and bring them to one form.
+
+    Returns
+    -------
+    problem : Problem
+    unflatten : callable
+        Makes of the engine's states what the caller gets.
+    """
+    if not callable(func):
+        raise TypeError(f"func must be callable as func(t, y), not {type(func).__name__}.")
+    layout = Layout.of(y0)
+    flat, joined = layout.join(y0), layout.wrap(func)
+    key: tuple[Any, ...] = (layout,) if layout.joined or any(layout.complex) else ()
+    times = _check_times(t)
+    turned = times.numel() > 1 and bool(times[1] < times[0])
+    chosen = None if method is None else find_method(method)
+    fixed = is_fixed(chosen, method, options)
+    checked = check_options(options, chosen, fixed)
+    if chosen is not None:
+        _require_step(chosen, method, checked)
+    if turned:
+        # Time is turned round once here, so that engines only ever go forward.
+        times, joined, key = -times, _reversed(joined), (*key, "reversed")
+        checked = reversed_options(checked)
+    rows = None
+    if "grid_constructor" in checked and times.numel() > 1:
+        points = grid(checked.pop("grid_constructor"), func, y0, times, turned)
+        times, rows = _with_grid(times, points)
+    default_rtol, default_atol = _TOLERANCES[flat.dtype]
+    norm = checked.pop("norm", None)
+    problem = Problem(
+        func=joined,
+        y0=flat,
+        t=times,
+        rtol=_check_tolerance("rtol", rtol, default_rtol, layout),
+        atol=_check_tolerance("atol", atol, default_atol, layout),
+        method=chosen,
+        sensealg=find_sensealg(sensealg) if isinstance(sensealg, str) else sensealg,
+        options=checked,
+        fixed_step=fixed,
+        owner=func,
+        key=key,
+        layout=layout,
+        norm=None if norm is None else lambda y: norm(layout.split(y)),
+        watch=_callbacks(func, chosen, fixed, layout, turned),
+        adjoint=adjoint,
+        adjoint_params=None if adjoint_params is None else tuple(adjoint_params),
+    )
+
+    def unflatten(states: Tensor) -> Any:
+        return layout.split(states if rows is None else states[rows])
+
+    return problem, unflatten
+
+
+def _check_times(t: Any) -> Tensor:
+    times = t if isinstance(t, Tensor) else torch.as_tensor(t, dtype=torch.float64)
+    if times.dim() != 1 or times.numel() == 0:
+        raise ArgumentError(
+            f"t must have one dimension and a time; its shape is {tuple(times.shape)}."
+        )
+    if times.is_complex():
+        raise TypeError(f"t must be real, not {times.dtype}.")
+    if times.device.type != "cpu":
+        warn(f"t is on {times.device} and the state on the CPU; t is copied there.")
+        times = times.cpu()
+    if not times.is_floating_point():
+        times = times.to(torch.float64)
+    values = times.detach()
+    if not bool(torch.isfinite(values).all()):
+        raise ArgumentError("t has values that are not finite.")
+    steps = values[1:] - values[:-1]
+    if not bool((steps > 0).all() or (steps < 0).all()):
+        raise ArgumentError("t must be strictly increasing or strictly decreasing.")
+    return times
+
+
+def _with_grid(t: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """The times of a grid and of ``t``, each once, and where those of ``t`` are among them."""
+    joined = torch.cat([points.to(t.dtype), t])
+    values, order = torch.sort(joined.detach(), stable=True)
+    new = torch.cat([torch.ones(1, dtype=torch.bool), values.diff() > 0])
+    return joined[order[new]], torch.searchsorted(values[new], t.detach())
+
+
+def _check_tolerance(name: str, value: Any, default: float, layout: Layout) -> Tolerance:
+    """One number, or one for each number of the state."""
+    if value is None:
+        return default
+    if isinstance(value, (tuple, list)):
+        if not layout.joined or len(value) != len(layout.shapes):
+            raise ArgumentError(
+                f"{name} is a {type(value).__name__} of {len(value)}; it must have one entry for "
+                "each tensor of y0, or be a number or a tensor."
+            )
+        parts = [torch.as_tensor(x, dtype=torch.float64) for x in value]
+    else:
+        if isinstance(value, Tensor) and value.requires_grad:
+            raise ArgumentError(f"{name} cannot require a gradient.")
+        one = torch.as_tensor(value, dtype=torch.float64)
+        if layout.joined and one.dim() > 0:
+            if len(one) != len(layout.shapes):
+                raise ArgumentError(f"{name} must have one entry for each tensor of y0.")
+            parts = list(one)
+        else:
+            parts = [one] * len(layout.shapes)
+    if not all(bool(((p >= 0) & torch.isfinite(p)).all()) for p in parts):
+        raise ArgumentError(f"{name} must be a number not below zero, not {value!r}.")
+    if all(p.dim() == 0 and p == parts[0] for p in parts):
+        return float(parts[0])
+    flat = []
+    for p, shape, is_complex in zip(parts, layout.shapes, layout.complex, strict=True):
+        try:
+            # A part of a tuple may have its tolerances in one row, as in torchdiffeq.
+            full = (p if p.shape == (shape.numel(),) else p.expand(shape)).reshape(-1)
+        except RuntimeError as error:
+            raise ArgumentError(
+                f"{name} of shape {tuple(p.shape)} does not fit a state of {tuple(shape)}."
+            ) from error
+        flat.append(full.repeat_interleave(2) if is_complex else full)
+    return torch.cat(flat)
+
+
+def is_fixed(method: Method | None, name: str | None, options: Mapping[str, Any] | None) -> bool:
+    """Whether the steps are fixed, as the name that the method was asked for by means."""
+    if method is None or name is None:
+        return False
+    if name.lower() in (method.torch_name, "fixed_adams"):
+        return method.fixed
+    return not method.adaptive or (options or {}).get("step_size") is not None
+
+
+def _require_step(method: Method, name: str | None, options: Mapping[str, Any]) -> None:
+    """Of a method that cannot choose its steps, asked for by SciML's name."""
+    has_grid = method.fixed and name is not None and name.lower() == method.torch_name
+    if method.adaptive or has_grid or {"step_size", "grid_constructor"} & options.keys():
+        return
+    raise ArgumentError(
+        f"{method.name} cannot choose its steps: give options={{'step_size': ...}}."
+    )
+
+
+def _callbacks(
+    func: object, method: Method | None, fixed: bool, layout: Layout, turned: bool
+) -> dict[str, Callable[[Tensor, Tensor, Tensor], object]]:
+    """What of torchdiffeq's callbacks ``func`` has, on the engines' state and time."""
+    found: dict[str, Callable[[Tensor, Tensor, Tensor], object]] = {}
+    valid: tuple[str, ...] = _CALLBACKS[:1] if fixed else _CALLBACKS
+    if method is not None and method.name == "scipy_solver":
+        valid = ()
+    for name in _CALLBACKS:
+        callback = getattr(func, name, None)
+        if callback is None:
+            continue
+
+        def adapted(t: Tensor, y: Tensor, dt: Tensor, callback: Any = callback) -> None:
+            callback(-t if turned else t, layout.split(y), dt)
+
+        found[name] = adapted
+    never = [name for name in found if name not in valid]
+    if never:
+        warn(f"{method.name if method else 'The method'} never calls {', '.join(never)}.")
+    return {name: callback for name, callback in found.items() if name in valid}
+
+
+def _reversed(func: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda t, y: -func(-t, y)

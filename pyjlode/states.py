@@ -1,0 +1,159 @@
+"""The caller's state, a tensor or a tuple of tensors, and the one real tensor that engines solve.
+
+A tuple becomes one vector. A complex tensor becomes pairs of real numbers, in a last dimension of
+its own, so that solvers and adjoints see real numbers only and gradients are those of torch's
+convention (the derivative with respect to the real part plus i times that to the imaginary part).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import ArgumentError, DerivativeError
+
+State = Tensor | tuple[Tensor, ...]
+
+REAL = {
+    torch.float64: torch.float64,
+    torch.float32: torch.float32,
+    torch.complex128: torch.float64,
+    torch.complex64: torch.float32,
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the caller's state lies in the engines' tensor.
+
+    Attributes
+    ----------
+    shapes : tuple of torch.Size
+        Of the caller's tensors.
+    complex : tuple of bool
+    joined : bool
+        Whether the caller's state is a tuple.
+
+    Examples
+    --------
+    >>> layout = Layout.of((torch.ones(2), torch.ones(3, dtype=torch.complex64)))
+    >>> layout.join((torch.ones(2), torch.ones(3, dtype=torch.complex64))).shape
+    torch.Size([8])
+    >>> [y.shape for y in layout.split(torch.zeros(5, 8))]
+    [torch.Size([5, 2]), torch.Size([5, 3])]
+    """
+
+    shapes: tuple[torch.Size, ...]
+    complex: tuple[bool, ...]
+    joined: bool
+
+    @classmethod
+    def of(cls, y0: Any) -> Layout:
+        """The layout of a state, which is checked.
+
+        Raises
+        ------
+        TypeError
+            If it is no tensor or tuple of tensors, or of another dtype than can be solved.
+        ArgumentError
+            If it is not on the CPU, or not finite.
+        """
+        if isinstance(y0, Tensor):
+            _check(y0, "y0")
+            return cls((y0.shape,), (y0.is_complex(),), False)
+        if not isinstance(y0, (tuple, list)) or not y0:
+            raise TypeError(f"y0 must be a tensor or a tuple of tensors, not {type(y0).__name__}.")
+        for i, y in enumerate(y0):
+            _check(y, f"y0[{i}]")
+        if len({REAL[y.dtype] for y in y0}) > 1:
+            raise TypeError("The tensors of y0 must have one dtype; convert them first.")
+        return cls(tuple(y.shape for y in y0), tuple(y.is_complex() for y in y0), True)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Real numbers in each tensor."""
+        return [s.numel() * (1 + c) for s, c in zip(self.shapes, self.complex, strict=True)]
+
+    def join(self, state: Any) -> Tensor:
+        """The engines' tensor of a state of the caller's."""
+        if not self.joined:
+            return _as_pairs(state)
+        return torch.cat([_as_pairs(y).reshape(-1) for y in state])
+
+    def split(self, y: Tensor) -> Any:
+        """The caller's state of an engine's tensor, which may have more dimensions in front."""
+        if not self.joined:
+            return _from_pairs(y) if self.complex[0] else y
+        parts = []
+        for piece, shape, is_complex in zip(
+            torch.split(y, self.sizes, dim=-1), self.shapes, self.complex, strict=True
+        ):
+            front = y.shape[:-1]
+            if is_complex:
+                parts.append(_from_pairs(piece.reshape(*front, *shape, 2)))
+            else:
+                parts.append(piece.reshape(*front, *shape))
+        return tuple(parts)
+
+    def wrap(self, func: Callable[..., Any]) -> Callable[[Tensor, Tensor], Tensor]:
+        """The right-hand side on the engines' tensor; it checks what ``func`` returns."""
+        if not self.joined:
+            return self._wrap_tensor(func)
+
+        def joined(t: Tensor, y: Tensor) -> Tensor:
+            state = self.split(y)
+            result = func(t, state)
+            if not isinstance(result, (tuple, list)) or len(result) != len(self.shapes):
+                raise DerivativeError(
+                    f"func must return a tuple of {len(self.shapes)} tensors, like y0."
+                )
+            for derivative, part in zip(result, state, strict=True):
+                _check_derivative(derivative, part)
+            return self.join(result)
+
+        return joined
+
+    def _wrap_tensor(self, func: Callable[..., Any]) -> Callable[[Tensor, Tensor], Tensor]:
+        def checked(t: Tensor, y: Tensor) -> Tensor:
+            state = self.split(y)
+            derivative = func(t, state)
+            _check_derivative(derivative, state)
+            return _as_pairs(derivative)
+
+        return checked
+
+
+def _as_pairs(y: Tensor) -> Tensor:
+    return torch.stack((y.real, y.imag), -1) if y.is_complex() else y
+
+
+def _from_pairs(y: Tensor) -> Tensor:
+    return torch.complex(y[..., 0], y[..., 1])
+
+
+def _check(y: Any, name: str) -> None:
+    if not isinstance(y, Tensor):
+        raise TypeError(f"{name} must be a torch tensor, not {type(y).__name__}.")
+    if y.dtype not in REAL:
+        raise TypeError(
+            f"{name} must be float32 or float64, or complex of them, not {y.dtype}; "
+            "convert it first."
+        )
+    if y.device.type != "cpu":
+        raise ArgumentError(f"{name} is on {y.device}; this version solves on the CPU.")
+    if not bool(torch.isfinite(y.detach()).all()):
+        raise ArgumentError(f"{name} has values that are not finite.")
+
+
+def _check_derivative(derivative: object, y: Tensor) -> None:
+    if not isinstance(derivative, Tensor):
+        raise DerivativeError(f"func returned {type(derivative).__name__}, not a tensor.")
+    if derivative.shape != y.shape or derivative.dtype != y.dtype:
+        raise DerivativeError(
+            f"func returned shape {tuple(derivative.shape)} and {derivative.dtype}; the state has "
+            f"{tuple(y.shape)} and {y.dtype}."
+        )
