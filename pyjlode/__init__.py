@@ -17,7 +17,7 @@ from .errors import (
 from .explain import Explanation, explain
 from .methods import Method, find_method, methods
 from .neural_ode import NeuralODE
-from .odeint import odeint
+from .odeint import odeint, odeint_event
 from .problem import Statistics
 from .sensealg import (
     BacksolveAdjoint,
@@ -28,6 +28,7 @@ from .sensealg import (
     SensitivityAlgorithm,
     find_sensealg,
 )
+from .solution import Solution
 
 try:
     __version__ = version("pyjlode")
@@ -48,6 +49,7 @@ __all__ = [
     "PyjlodeWarning",
     "QuadratureAdjoint",
     "SensitivityAlgorithm",
+    "Solution",
     "SolverError",
     "Statistics",
     "TraceError",
@@ -58,5 +60,6 @@ __all__ = [
     "find_sensealg",
     "methods",
     "odeint",
+    "odeint_event",
     "use_engine",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -51,6 +51,21 @@ class Problem:
     fixed_step: bool
     owner: object
     key: tuple[Any, ...]
+
+    @property
+    def direction(self) -> int:
+        """-1 where the caller's time runs backwards, and ``t`` is its negative."""
+        return -1 if self.key[-1:] == ("reversed",) else 1
+
+
+class Interpolant(Protocol):
+    """A solve between its save points.
+
+    ``interpolant(times, order)`` gives states (``order`` 0) or their derivatives with respect to
+    time (1), of shape ``(S, *y0.shape)``, at times of the problem, which run forward.
+    """
+
+    def __call__(self, times: Tensor, order: int) -> Tensor: ...
 
 
 @dataclass

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import runtime
 from ..errors import warn
-from ..problem import Problem, Statistics
+from ..problem import Interpolant, Problem, Statistics
 
 ENGINES = ("auto", "julia", "torch")
 
@@ -21,11 +21,22 @@ class Engine(Protocol):
 
     ``solve`` returns states of shape ``(T, *y0.shape)`` with a gradient where one is needed, fills
     the statistics, and raises :class:`pyjlode.SolverError` for a solve that did not succeed.
+    ``solve_dense`` gives what interpolates beside the states. ``solve_event`` ends where the
+    function of ``event``, a problem like the other, crosses zero: it gives that time, without a
+    gradient, and the states at the start and there, with one for a fixed time.
     """
 
     name: str
 
     def solve(self, problem: Problem, stats: Statistics) -> Tensor: ...
+
+    def solve_dense(self, problem: Problem, stats: Statistics) -> tuple[Tensor, Interpolant]: ...
+
+    def solve_event(
+        self, problem: Problem, event: Problem, stats: Statistics
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def method_name(self, problem: Problem) -> str: ...
 
     def versions(self) -> dict[str, str]: ...
 

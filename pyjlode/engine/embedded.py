@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import SolverError, UnsupportedError
-from ..problem import Problem, Statistics
+from ..errors import UnsupportedError
+from ..problem import Interpolant, Problem, Statistics
 from ..sensealg import BacksolveAdjoint, DiscreteAdjoint
 from ..trace.leaves import gradient_leaves
+from .failure import Evidence, forward_failure, no_event
+
+_MAX_STEPS = 100_000
 
 
 class TorchEngine:
@@ -27,45 +32,82 @@ class TorchEngine:
     def versions(self) -> dict[str, str]:
         return {"torchdiffeq": version("torchdiffeq")}
 
-    def solve(self, problem: Problem, stats: Statistics) -> Tensor:
-        import torchdiffeq
+    def method_name(self, problem: Problem) -> str:
+        return _method_name(problem)
 
-        if not isinstance(problem.sensealg, (DiscreteAdjoint, BacksolveAdjoint, type(None))):
-            raise UnsupportedError(
-                f"The torch engine has no {type(problem.sensealg).__name__}; use DiscreteAdjoint "
-                "or BacksolveAdjoint, or get Julia with `pyjlode setup`."
-            )
-        if isinstance(problem.sensealg, DiscreteAdjoint) and problem.sensealg.checkpoints:
-            raise UnsupportedError(
-                "The torch engine's DiscreteAdjoint keeps every step; leave checkpoints out, use "
-                "BacksolveAdjoint, or get Julia with `pyjlode setup`."
-            )
+    def solve(self, problem: Problem, stats: Statistics) -> Tensor:
         func = _Counted(problem.func)
-        arguments: dict[str, Any] = {
-            "rtol": problem.rtol,
-            "atol": problem.atol,
-            "method": _method_name(problem),
-            "options": _options(problem),
-        }
-        solve = torchdiffeq.odeint
-        if isinstance(problem.sensealg, BacksolveAdjoint):
-            solve = torchdiffeq.odeint_adjoint
-            arguments["adjoint_params"] = gradient_leaves(problem.func, problem.t[0], problem.y0)
+        solve, arguments = _call(problem)
         try:
             result = solve(func, problem.y0, problem.t.to(problem.y0.dtype), **arguments)
         except AssertionError as error:
-            raise _failure(error, func) from error
+            raise forward_failure(problem, _evidence(problem, func, _retcode(error))) from error
         stats.nfe = func.count
         func.stats = stats
         if not bool(torch.isfinite(result.detach()).all()):
-            raise SolverError(
-                "The solution is not finite: it blew up, or func returned NaN. "
-                "Check func near the initial state, or solve over a shorter time.",
-                retcode="Unstable",
-                t=float(problem.t[-1]),
-                stats={"nf": func.count},
-            )
+            raise forward_failure(problem, _evidence(problem, func, "Unstable"))
         return result
+
+    def solve_dense(self, problem: Problem, stats: Statistics) -> tuple[Tensor, Interpolant]:
+        return self.solve(problem, stats), _SolvedAgain(self, problem)
+
+    def solve_event(
+        self, problem: Problem, event: Problem, stats: Statistics
+    ) -> tuple[Tensor, Tensor]:
+        """Torchdiffeq's own events; an event that never comes is given up, not waited for."""
+        func = _Counted(problem.func)
+        solve, arguments = _call(problem)
+        start = problem.t[:1].to(problem.y0.dtype)
+        if problem.fixed_step:
+            if "step_size" not in problem.options:
+                raise ValueError("With event_fn a fixed-step method needs options['step_size'].")
+        else:
+            arguments["options"].setdefault("max_num_steps", _MAX_STEPS)
+        try:
+            event_t, states = solve(
+                func,
+                problem.y0,
+                torch.cat([start, start.detach() + 1]),
+                event_fn=event.func,
+                **arguments,
+            )
+        except (AssertionError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "maximum number of iterations" not in str(error):
+                raise
+            code = "MaxIters" if isinstance(error, RuntimeError) else _retcode(error)
+            raise no_event(problem, _method_name(problem), code, func.last_time) from error
+        stats.nfe = func.count
+        func.stats = stats
+        return event_t.detach(), states
+
+
+class _SolvedAgain:
+    """Torchdiffeq's steps do not depend on the times asked for, between which it interpolates.
+
+    So a solve anew for other times gives the interpolation of the first solve's very steps.
+    """
+
+    def __init__(self, engine: TorchEngine, problem: Problem) -> None:
+        self.engine = engine
+        self.problem = problem
+
+    def __call__(self, times: Tensor, order: int) -> Tensor:
+        problem = self.problem
+        if problem.fixed_step:
+            raise UnsupportedError(
+                f"The torch engine has no interpolation of {_method_name(problem)}, whose steps "
+                "are fixed; take dopri5, or get Julia with `pyjlode setup`."
+            )
+        dtype = problem.y0.dtype
+        with torch.no_grad():
+            asked = torch.cat([problem.t.detach()[:1].to(dtype), times.to(dtype)])
+            grid, places = torch.unique(asked, return_inverse=True)
+            states = problem.y0[None]
+            if grid.numel() > 1:
+                states = self.engine.solve(replace(problem, t=grid), Statistics())
+            if order:
+                states = torch.stack([problem.func(t, y) for t, y in zip(grid, states, strict=True)])
+            return states[places[1:]].clone()
 
 
 class _Counted(torch.nn.Module):
@@ -113,20 +155,89 @@ def _options(problem: Problem) -> dict[str, Any]:
     return options
 
 
-def _failure(error: AssertionError, func: _Counted) -> SolverError:
+def _call(problem: Problem) -> tuple[Any, dict[str, Any]]:
+    """Torchdiffeq's function for a problem, and what it gets beside the equation."""
+    import torchdiffeq
+
+    if not isinstance(problem.sensealg, (DiscreteAdjoint, BacksolveAdjoint, type(None))):
+        raise UnsupportedError(
+            f"The torch engine has no {type(problem.sensealg).__name__}; use DiscreteAdjoint "
+            "or BacksolveAdjoint, or get Julia with `pyjlode setup`."
+        )
+    if isinstance(problem.sensealg, DiscreteAdjoint) and problem.sensealg.checkpoints:
+        raise UnsupportedError(
+            "The torch engine's DiscreteAdjoint keeps every step; leave checkpoints out, use "
+            "BacksolveAdjoint, or get Julia with `pyjlode setup`."
+        )
+    arguments: dict[str, Any] = {
+        "rtol": problem.rtol,
+        "atol": problem.atol,
+        "method": _method_name(problem),
+        "options": _options(problem),
+    }
+    if not isinstance(problem.sensealg, BacksolveAdjoint):
+        return torchdiffeq.odeint, arguments
+    arguments["adjoint_params"] = gradient_leaves(problem.func, problem.t[0], problem.y0)
+    return torchdiffeq.odeint_adjoint, arguments
+
+
+def _retcode(error: BaseException) -> str:
+    """SciML's word for what torchdiffeq asserts."""
     text = str(error)
     if "underflow" in text:
-        cause, code = "the step became too small", "DtLessThanMin"
-    elif "max_num_steps" in text:
-        cause, code = "it took too many steps", "MaxIters"
-    elif "non-finite" in text:
-        cause, code = "the state is not finite", "Unstable"
-    else:
-        raise error
-    return SolverError(
-        f"The solve stopped at t = {func.last_time:.6g}: {cause}. Loosen rtol and atol, "
-        "or for a stiff problem get Julia's stiff methods with `pyjlode setup`.",
-        retcode=code,
-        t=func.last_time,
-        stats={"nf": func.count},
+        return "DtLessThanMin"
+    if "max_num_steps" in text:
+        return "MaxIters"
+    if "non-finite" in text:
+        return "Unstable"
+    raise error
+
+
+class _Watched(torch.nn.Module):
+    """Notes the last finite state, and the first where ``func`` gives what is not finite."""
+
+    def __init__(self, func: Any) -> None:
+        super().__init__()
+        self.func = func
+        self.last: Tensor | None = None
+        self.nonfinite: tuple[float, Tensor] | None = None
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        value = self.func(t, y)
+        if bool(torch.isfinite(y).all()):
+            self.last = y.clone()
+            if self.nonfinite is None and not bool(torch.isfinite(value).all()):
+                self.nonfinite = (float(t), y.clone())
+        return value
+
+
+def _evidence(problem: Problem, func: _Counted, retcode: str) -> Evidence:
+    """What a failed solve shows when it is made again, with an eye on every evaluation."""
+    import torchdiffeq
+
+    _, arguments = _call(replace(problem, sensealg=None))
+    watched = _Watched(problem.func)
+    t = problem.t.detach().to(problem.y0.dtype)
+    y0 = problem.y0.detach()
+    states = y0[None]
+    with torch.no_grad():
+        with suppress(AssertionError):
+            states = torchdiffeq.odeint(watched, y0, t, **arguments)
+        # The save points before the failure; those at its very edge may fail too.
+        count = int((t < func.last_time).sum()) if len(states) == 1 else 0
+        while count > 1:
+            with suppress(AssertionError):
+                states = torchdiffeq.odeint(problem.func, y0, t[:count], **arguments)
+                break
+            count //= 2
+    finite = torch.isfinite(states).flatten(1).all(dim=1).long().cumprod(0).sum()
+    return Evidence(
+        method=_method_name(problem),
+        explicit=True,
+        retcode=retcode,
+        reached=func.last_time if len(states) < len(t) else float(t[int(finite) - 1]),
+        counts={"nf": func.count},
+        states=states[: int(finite)],
+        last=watched.last,
+        nonfinite=watched.nonfinite,
     )
