@@ -29,6 +29,7 @@ from .sensealg import (
     find_sensealg,
 )
 from .solution import Solution
+from .solve_ivp import solve_ivp
 
 try:
     __version__ = version("pyjlode")
@@ -61,5 +62,6 @@ __all__ = [
     "methods",
     "odeint",
     "odeint_event",
+    "solve_ivp",
     "use_engine",
 ]

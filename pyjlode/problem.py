@@ -59,13 +59,13 @@ class Problem:
 
 
 class Interpolant(Protocol):
-    """A solve between its save points.
+    """A solve between its save points."""
 
-    ``interpolant(times, order)`` gives states (``order`` 0) or their derivatives with respect to
-    time (1), of shape ``(S, *y0.shape)``, at times of the problem, which run forward.
-    """
+    def __call__(self, times: Tensor, order: int) -> Tensor:
+        """States (``order`` 0) or their derivatives with respect to time (1).
 
-    def __call__(self, times: Tensor, order: int) -> Tensor: ...
+        Of shape ``(S, *y0.shape)``, at times of the problem, which run forward.
+        """
 
 
 @dataclass

@@ -81,13 +81,16 @@ def use_engine(name: str) -> None:
     _chosen = _check_name(name)
 
 
-def choose_engine(name: str | None = None) -> Engine:
-    """The engine of that name; None is the choice made by :func:`use_engine`."""
+def choose_engine(name: str | None = None, other: str = "torchdiffeq") -> Engine:
+    """The engine of that name; None is the choice made by :func:`use_engine`.
+
+    ``other`` is what solves where there is no Julia, to be named in the notice.
+    """
     wanted = _check_name(name or _chosen or os.environ.get("PYJLODE_ENGINE", "auto"))
     if wanted == "julia" or (wanted == "auto" and runtime.is_ready()):
         return _julia()
     if wanted == "auto":
-        _say_torch_solves()
+        _say_who_solves(other)
     return _torch()
 
 
@@ -120,9 +123,9 @@ def _torch() -> Engine:
 
 
 @functools.cache
-def _say_torch_solves() -> None:
+def _say_who_solves(other: str) -> None:
     warn(
-        "No Julia is set up, so torchdiffeq solves; `pyjlode setup` installs Julia, "
+        f"No Julia is set up, so {other} solves; `pyjlode setup` installs Julia, "
         "and PYJLODE_ENGINE=torch makes this the choice."
     )
 

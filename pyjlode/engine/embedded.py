@@ -106,7 +106,9 @@ class _SolvedAgain:
             if grid.numel() > 1:
                 states = self.engine.solve(replace(problem, t=grid), Statistics())
             if order:
-                states = torch.stack([problem.func(t, y) for t, y in zip(grid, states, strict=True)])
+                states = torch.stack(
+                    [problem.func(t, y) for t, y in zip(grid, states, strict=True)]
+                )
             return states[places[1:]].clone()
 
 

@@ -114,12 +114,13 @@ def _nonfinite(problem: Problem, evidence: Evidence) -> str | None:
 def _rounding(problem: Problem, evidence: Evidence) -> str | None:
     precision = torch.finfo(problem.y0.dtype).eps
     size = _size(evidence.last if evidence.last is not None else problem.y0)
-    if problem.fixed_step or problem.rtol * size + problem.atol > 10 * precision * size:
+    rtol, atol = (float(torch.as_tensor(x).min()) for x in (problem.rtol, problem.atol))
+    if problem.fixed_step or rtol * size + atol > 10 * precision * size:
         return None
     name = str(problem.y0.dtype).removeprefix("torch.")
     more = ", or solve in float64" if name == "float32" else ""
     return (
-        f"rtol={problem.rtol:g} and atol={problem.atol:g} ask for more digits than {name} has "
+        f"rtol={rtol:g} and atol={atol:g} ask for more digits than {name} has "
         f"(its rounding is {precision:.1g}). Take an rtol of {100 * precision:.0e} or more{more}."
     )
 

@@ -6,7 +6,7 @@ parameters from them and writes the solution and the gradients into them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SolverError, UnsupportedError
-from ..problem import Problem, Statistics
+from ..problem import Interpolant, Problem, Statistics
 from ..runtime import Runtime
 from ..sensealg import (
     BacksolveAdjoint,
@@ -23,7 +23,11 @@ from ..sensealg import (
     QuadratureAdjoint,
     SensitivityAlgorithm,
 )
+from .arrays import as_array as _array
+from .arrays import flatten
+from .failure import Evidence, forward_failure
 from .models import Model, ModelCache, Wanted
+from .trajectory import JuliaInterpolant, examine, solve_event
 
 _MAX_STEPS = 100_000
 
@@ -36,7 +40,7 @@ class JuliaEngine:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.module = runtime.module
-        self.functions = _Functions(runtime.module)
+        self.functions = Functions(runtime.module)
         self.models = ModelCache(runtime)
 
     def versions(self) -> dict[str, str]:
@@ -59,13 +63,36 @@ class JuliaEngine:
             with torch.enable_grad():
                 self.solve(problem, Statistics()).sum().backward()
 
-    def solve(self, problem: Problem, stats: Statistics) -> Tensor:
-        self.runtime.check_thread()
+    def method_name(self, problem: Problem) -> str:
         method = "Tsit5" if problem.method is None else problem.method.name
         if problem.method is not None and not problem.method.julia:
             raise UnsupportedError(
                 f'The Julia engine has no {method}; use Vern7, Vern9 or Tsit5, or engine="torch".'
             )
+        return method
+
+    def solve(self, problem: Problem, stats: Statistics) -> Tensor:
+        return self._solve(problem, stats, dense=False)[0]
+
+    def solve_dense(self, problem: Problem, stats: Statistics) -> tuple[Tensor, Interpolant]:
+        states, solve = self._solve(problem, stats, dense=True)
+        return states, solve.interpolants[0]
+
+    def solve_event(
+        self, problem: Problem, event: Problem, stats: Statistics
+    ) -> tuple[Tensor, Tensor]:
+        return solve_event(self, problem, event, stats)
+
+    def wanted(self, problem: Problem) -> Wanted:
+        """What to derive of the right-hand side."""
+        if problem.method is not None and problem.method.stiff:
+            return Wanted.JACOBIAN
+        # With gradients enabled one is likely needed; which tensors func uses, the trace says.
+        return Wanted.GRADIENTS if torch.is_grad_enabled() else Wanted.VALUES
+
+    def _solve(self, problem: Problem, stats: Statistics, dense: bool) -> tuple[Tensor, _Solve]:
+        self.runtime.check_thread()
+        method = self.method_name(problem)
         implicit = problem.method is not None and problem.method.stiff
         sensealg = problem.sensealg or (GaussAdjoint() if implicit else DiscreteAdjoint())
         if implicit and isinstance(sensealg, DiscreteAdjoint):
@@ -75,21 +102,19 @@ class JuliaEngine:
             )
         if implicit:
             self.functions.load(method)
-        # With gradients enabled one is likely needed; which tensors func uses, the trace says.
-        wanted = Wanted.GRADIENTS if torch.is_grad_enabled() else Wanted.VALUES
-        model = self.models.get(problem, wanted=Wanted.JACOBIAN if implicit else wanted)
+        model = self.models.get(problem, wanted=self.wanted(problem))
         inputs = (problem.y0, problem.t, *model.parameters)
         differentiate = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
-        solve = _Solve(self.functions, model, problem, method, sensealg, stats)
+        solve = _Solve(self.functions, model, problem, method, sensealg, stats, dense)
         if differentiate:
             states = _Differentiable.apply(solve, problem.y0, problem.t, *model.parameters)
         else:
             states = solve.forward(problem.y0, problem.t, model.parameters, keep="nothing")[0]
         model.update(problem, states)
-        return states
+        return states, solve
 
 
-class _Functions:
+class Functions:
     """Julia's functions, looked up once, and what small values they make, made once.
 
     A look-up through juliacall takes as long as a call, and a training step on a small model is
@@ -101,8 +126,24 @@ class _Functions:
         self.forward = module.forward
         self.backward = module.backward
         self.retcode = module.retcode
+        self.interpolate = module.interpolate
+        self.examine = module.examine
         self.settings = lru_cache(maxsize=64)(module.Settings)
         self.sensitivity = lru_cache(maxsize=64)(module.sensitivity)
+
+    def solve_settings(self, problem: Problem, method: str) -> Any:
+        """Julia's ``Settings`` of a problem."""
+        options = problem.options
+        return self.settings(
+            method,
+            problem.rtol,
+            problem.atol,
+            int(options.get("max_num_steps", _MAX_STEPS)),
+            float(options.get("step_size") or options.get("first_step") or 0.0),
+            problem.fixed_step,
+            float(options.get("min_step", 0.0)),
+            float(options.get("max_step", 0.0)),
+        )
 
 
 def _decay(rate: Tensor, t: Tensor, y: Tensor) -> Tensor:
@@ -113,12 +154,14 @@ def _decay(rate: Tensor, t: Tensor, y: Tensor) -> Tensor:
 class _Solve:
     """One solve: what autograd carries from the forward pass to the backward one."""
 
-    functions: _Functions
+    functions: Functions
     model: Model
     problem: Problem
     method: str
     sensealg: SensitivityAlgorithm
     stats: Statistics
+    dense: bool = False
+    interpolants: list[Interpolant] = field(default_factory=list)
 
     def forward(
         self, y0: Tensor, t: Tensor, parameters: tuple[Tensor, ...], *, keep: str
@@ -133,7 +176,7 @@ class _Solve:
         with self.model.errors():
             solved = self.functions.forward(
                 self.model.handle,
-                self._settings(),
+                self.functions.solve_settings(self.problem, self.method),
                 _array(y0),
                 flatten(parameters, y0.dtype).numpy(),
                 _array(t.to(torch.float64)),
@@ -141,11 +184,14 @@ class _Solve:
                 info.numpy(),
                 keep,
                 getattr(self.sensealg, "checkpoints", None) or 0,
+                self.dense,
             )
-        success, reached, nfe, njac, naccept, nreject, *_ = info.tolist()
-        counts = {"nf": nfe, "njacs": njac, "naccept": naccept, "nreject": nreject}
+        success, reached, nfe, njac, naccept, nreject, _, saved = info.tolist()
         if not success:
-            raise self._failure("The solve", str(self.functions.retcode(solved)), reached, counts)
+            counts = {"nf": nfe, "njacs": njac, "naccept": naccept, "nreject": nreject}
+            raise self._forward_failure(solved, reached, counts, out[: int(saved)])
+        if self.dense:
+            self.interpolants.append(JuliaInterpolant(self.functions, self.model, solved, y0))
         self.stats.nfe, self.stats.njac = int(nfe), int(njac)
         self.stats.naccept, self.stats.nreject = int(naccept), int(nreject)
         return out, solved
@@ -168,7 +214,7 @@ class _Solve:
             message = self.functions.backward(
                 solved,
                 algorithm,
-                self._settings(),
+                self.functions.solve_settings(self.problem, self.method),
                 _array(cotangent),
                 gradient_u.numpy(),
                 gradient_p.numpy(),
@@ -180,17 +226,23 @@ class _Solve:
         self.stats.nfe_backward = int(info[2])
         return gradient_u, gradient_t, gradient_p
 
-    def _settings(self) -> Any:
-        problem, options = self.problem, self.problem.options
-        return self.functions.settings(
-            self.method,
-            problem.rtol,
-            problem.atol,
-            int(options.get("max_num_steps", _MAX_STEPS)),
-            float(options.get("step_size") or options.get("first_step") or 0.0),
-            problem.fixed_step,
-            float(options.get("min_step", 0.0)),
-            float(options.get("max_step", 0.0)),
+    def _forward_failure(
+        self, solved: Any, reached: float, counts: dict[str, float], states: Tensor
+    ) -> SolverError:
+        last, nonfinite = examine(self.functions, self.model, solved, self.problem)
+        retcode = str(self.functions.retcode(solved))
+        return forward_failure(
+            self.problem,
+            Evidence(
+                method=self.method,
+                explicit=not (self.problem.method is not None and self.problem.method.stiff),
+                retcode="Unstable" if retcode == "Success" else retcode,
+                reached=reached,
+                counts=counts,
+                states=states,
+                last=last,
+                nonfinite=nonfinite,
+            ),
         )
 
     def _failure(
@@ -242,15 +294,3 @@ class _Differentiable(torch.autograd.Function):
             gradient_t.to(t_dtype) if ctx.needs_input_grad[2] else None,
             *(p.view(s) for p, s in zip(pieces, shapes, strict=True)),
         )
-
-
-def flatten(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
-    """One vector of all tensors, in the numbers that generated code computes with."""
-    if not tensors:
-        return torch.empty(0, dtype=dtype)
-    return torch.cat([x.detach().reshape(-1).to(dtype) for x in tensors])
-
-
-def _array(x: Tensor) -> Any:
-    """The tensor's memory as a flat numpy array; a copy only where it is not contiguous."""
-    return x.detach().contiguous().view(-1).numpy()
