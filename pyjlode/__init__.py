@@ -19,7 +19,7 @@ from .errors import (
 from .explain import Explanation, explain
 from .methods import Method, find_method, methods
 from .neural_ode import NeuralODE
-from .odeint import odeint
+from .odeint import odeint, odeint_event
 from .problem import Statistics
 from .sensealg import (
     BacksolveAdjoint,
@@ -30,6 +30,8 @@ from .sensealg import (
     SensitivityAlgorithm,
     find_sensealg,
 )
+from .solution import Solution
+from .solve_ivp import solve_ivp
 
 try:
     __version__ = version("pyjlode")
@@ -51,6 +53,7 @@ __all__ = [
     "PyjlodeWarning",
     "QuadratureAdjoint",
     "SensitivityAlgorithm",
+    "Solution",
     "SolverError",
     "Statistics",
     "TraceError",
@@ -62,5 +65,7 @@ __all__ = [
     "methods",
     "odeint",
     "odeint_adjoint",
+    "odeint_event",
+    "solve_ivp",
     "use_engine",
 ]

@@ -87,8 +87,6 @@ def odeint_adjoint(
     >>> bool(abs(k.grad + torch.exp(-k.detach())) < 1e-5)
     True
     """
-    if event_fn is not None:
-        raise UnsupportedError("odeint_adjoint has no event_fn yet.")
     changed = adjoint_method is not None and adjoint_method != method
     if changed and options is not None and adjoint_options is None:
         raise ArgumentError(
@@ -114,7 +112,7 @@ def odeint_adjoint(
         func, y0, t, rtol, atol, method, options, sensealg,
         adjoint=adjoint, adjoint_params=adjoint_params,
     )  # fmt: skip
-    return solve_problem(problem, unflatten, engine, stats)
+    return solve_problem(problem, unflatten, engine, stats, event_fn)
 
 
 def _tolerance(name: str, value: Any) -> float | None:

@@ -6,6 +6,12 @@ import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .solution import Solution
 
 
 class PyjlodeError(Exception):
@@ -67,15 +73,35 @@ class SolverError(PyjlodeError, AssertionError):
         The time that the solve reached.
     stats : mapping of str to int, optional
         Counts such as ``nf`` (right-hand-side evaluations) and ``naccept`` (accepted steps).
+    states : torch.Tensor, optional
+        As the engine has them, the states at the save points that were reached.
+    nonfinite : tuple of float and torch.Tensor, optional
+        The first time and finite state at which ``func`` gave a value that is not finite.
+
+    Attributes
+    ----------
+    solution : Solution or None
+        What was computed: its ``t`` has the save points that a forward solve reached, and its
+        ``y`` the states there. None for a backward solve.
     """
 
     def __init__(
-        self, message: str, *, retcode: str, t: float, stats: Mapping[str, int] | None = None
+        self,
+        message: str,
+        *,
+        retcode: str,
+        t: float,
+        stats: Mapping[str, int] | None = None,
+        states: Tensor | None = None,
+        nonfinite: tuple[float, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.retcode = retcode
         self.t = t
         self.stats = dict(stats or {})
+        self.states = states
+        self.nonfinite = nonfinite
+        self.solution: Solution | None = None
 
 
 class PyjlodeWarning(UserWarning):

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from .check import State, make_problem
 from .engine import choose_engine
+from .events import link_event, solve_until_event
 from .problem import Problem, Statistics
 from .sensealg import SensitivityAlgorithm
+from .solution import partial_solution, solve_dense
 
 
 def odeint(
@@ -26,6 +28,8 @@ def odeint(
     sensealg: SensitivityAlgorithm | str | None = None,
     engine: str | None = None,
     stats: Statistics | None = None,
+    event_fn: Callable[..., Tensor] | None = None,
+    return_solution: bool = False,
 ) -> Any:
     """Solve ``dy/dt = func(t, y)``, ``y(t[0]) = y0``, and give the states at the times ``t``.
 
@@ -58,18 +62,25 @@ def odeint(
         Default: what :func:`pyjlode.use_engine` set.
     stats : Statistics, optional
         Filled with the solve's counts.
+    event_fn : callable, optional
+        ``event_fn(t, y)``, a tensor: the solve ends where one of its elements crosses zero, and
+        of ``t`` only the start and the direction count. See :func:`pyjlode.odeint_event`.
+    return_solution : bool, optional
+        Give a :class:`pyjlode.Solution`, which interpolates, instead of the states.
 
     Returns
     -------
     torch.Tensor or tuple of torch.Tensor
-        States of shape ``(T, *y0.shape)``; the first is ``y0``.
+        States of shape ``(T, *y0.shape)``; the first is ``y0``. With ``event_fn``, a tuple of the
+        event's time and the states at the start and then, of shape ``(2, *y0.shape)``.
 
     Raises
     ------
     ValueError, TypeError
         If an argument is not as described.
     SolverError
-        If the solve, or in the backward pass the solve of the adjoint, does not succeed.
+        If the solve, or in the backward pass the solve of the adjoint, does not succeed. Its
+        ``solution`` has the save points that were reached.
     UnsupportedError
         If the engine has not the method or sensitivity algorithm.
     JuliaNotFoundError
@@ -90,7 +101,7 @@ def odeint(
     True
     """
     problem, unflatten = make_problem(func, y0, t, rtol, atol, method, options, sensealg)
-    return solve_problem(problem, unflatten, engine, stats)
+    return solve_problem(problem, unflatten, engine, stats, event_fn, return_solution)
 
 
 def solve_problem(
@@ -98,9 +109,90 @@ def solve_problem(
     unflatten: Callable[[Tensor], Any],
     engine: str | None,
     stats: Statistics | None,
+    event_fn: Callable[..., Tensor] | None = None,
+    return_solution: bool = False,
 ) -> Any:
-    """Have a problem solved, and give the caller's states."""
-    if problem.t.numel() == 1 or problem.y0.numel() == 0:
+    """Have a problem solved, and give the caller what was asked for."""
+    stats = stats if stats is not None else Statistics()
+    plain = event_fn is None and not return_solution
+    if plain and (problem.t.numel() == 1 or problem.y0.numel() == 0):
         return unflatten(torch.stack([problem.y0] * problem.t.numel()))
     solver = choose_engine(engine)
-    return unflatten(solver.solve(problem, stats if stats is not None else Statistics()))
+    with partial_solution(problem, unflatten, solver):
+        if event_fn is not None:
+            return solve_until_event(problem, unflatten, event_fn, solver, stats)
+        if return_solution:
+            return solve_dense(problem, unflatten, solver, stats)
+        return unflatten(solver.solve(problem, stats))
+
+
+def odeint_event(
+    func: Callable[..., Any],
+    y0: State,
+    t0: Tensor | float,
+    *,
+    event_fn: Callable[..., Tensor],
+    reverse_time: bool = False,
+    odeint_interface: Callable[..., Any] = odeint,
+    **kwargs: Any,
+) -> tuple[Tensor, Any]:
+    """Solve from ``t0`` until an event; its time is differentiable too.
+
+    Parameters
+    ----------
+    func, y0
+        As for :func:`odeint`.
+    t0 : torch.Tensor or float
+        Where to start, a single number.
+    event_fn : callable
+        ``event_fn(t, y)``, a tensor. The event is where one of its elements first crosses zero.
+    reverse_time : bool, optional
+        Solve towards earlier times.
+    odeint_interface : callable, optional
+        :func:`odeint` or another with its ``event_fn``.
+    **kwargs
+        For ``odeint_interface``: ``rtol``, ``method``, ``sensealg`` and so on.
+
+    Returns
+    -------
+    event_t : torch.Tensor
+        The event's time, of no dimensions.
+    solution : torch.Tensor or tuple of torch.Tensor
+        ``y0`` and the state at the event, of shape ``(2, *y0.shape)``.
+
+    Raises
+    ------
+    SolverError
+        If there is no event within ``max_num_steps`` steps (100000 by default).
+
+    Notes
+    -----
+    Both have gradients with respect to ``y0``, ``t0`` and the tensors that ``func`` and
+    ``event_fn`` use (torchdiffeq leaves the last out).
+
+    References
+    ----------
+    Chen, Amos and Nickel, Learning Neural Event Functions for Ordinary Differential Equations,
+    2021.
+
+    Examples
+    --------
+    A body that falls from 20 m:
+
+    >>> import torch
+    >>> g = torch.tensor(10.0, dtype=torch.float64, requires_grad=True)
+    >>> y0 = torch.tensor([20.0, 0.0], dtype=torch.float64)
+    >>> def fall(t, y):
+    ...     return torch.stack([y[1], -g])
+    >>> time, states = odeint_event(fall, y0, 0.0, event_fn=lambda t, y: y[0])
+    >>> time.backward()
+    >>> print(f"{float(time):.4f} s, {float(g.grad):.4f}")
+    2.0000 s, -0.1000
+    """
+    start = torch.as_tensor(t0, dtype=None if isinstance(t0, Tensor) else torch.float64)
+    start = start.reshape(-1)
+    t = torch.cat([start, start.detach() + (-1 if reverse_time else 1)])
+    event_t, solution = odeint_interface(func, y0, t, event_fn=event_fn, **kwargs)
+    if not torch.is_grad_enabled():
+        return event_t, solution
+    return link_event(func, event_fn, event_t, solution)

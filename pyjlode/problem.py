@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -112,6 +112,21 @@ class Problem:
     watch: Mapping[str, StepCallback] = field(default_factory=dict)
     adjoint: AdjointSolve | None = None
     adjoint_params: tuple[Tensor, ...] | None = None
+
+    @property
+    def direction(self) -> int:
+        """-1 where the caller's time runs backwards, and ``t`` is its negative."""
+        return -1 if self.key[-1:] == ("reversed",) else 1
+
+
+class Interpolant(Protocol):
+    """A solve between its save points."""
+
+    def __call__(self, times: Tensor, order: int) -> Tensor:
+        """States (``order`` 0) or their derivatives with respect to time (1).
+
+        Of shape ``(S, *y0.shape)``, at times of the problem, which run forward.
+        """
 
 
 @dataclass

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import runtime
 from ..errors import warn
-from ..problem import Problem, Statistics
+from ..problem import Interpolant, Problem, Statistics
 
 ENGINES = ("auto", "julia", "torch")
 
@@ -21,11 +21,22 @@ class Engine(Protocol):
 
     ``solve`` returns states of shape ``(T, *y0.shape)`` with a gradient where one is needed, fills
     the statistics, and raises :class:`pyjlode.SolverError` for a solve that did not succeed.
+    ``solve_dense`` gives what interpolates beside the states. ``solve_event`` ends where the
+    function of ``event``, a problem like the other, crosses zero: it gives that time, without a
+    gradient, and the states at the start and there, with one for a fixed time.
     """
 
     name: str
 
     def solve(self, problem: Problem, stats: Statistics) -> Tensor: ...
+
+    def solve_dense(self, problem: Problem, stats: Statistics) -> tuple[Tensor, Interpolant]: ...
+
+    def solve_event(
+        self, problem: Problem, event: Problem, stats: Statistics
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def method_name(self, problem: Problem) -> str: ...
 
     def versions(self) -> dict[str, str]: ...
 
@@ -70,13 +81,16 @@ def use_engine(name: str) -> None:
     _chosen = _check_name(name)
 
 
-def choose_engine(name: str | None = None) -> Engine:
-    """The engine of that name; None is the choice made by :func:`use_engine`."""
+def choose_engine(name: str | None = None, other: str = "torchdiffeq") -> Engine:
+    """The engine of that name; None is the choice made by :func:`use_engine`.
+
+    ``other`` is what solves where there is no Julia, to be named in the notice.
+    """
     wanted = _check_name(name or _chosen or os.environ.get("PYJLODE_ENGINE", "auto"))
     if wanted == "julia" or (wanted == "auto" and runtime.is_ready()):
         return _julia()
     if wanted == "auto":
-        _say_torch_solves()
+        _say_who_solves(other)
     return _torch()
 
 
@@ -109,9 +123,9 @@ def _torch() -> Engine:
 
 
 @functools.cache
-def _say_torch_solves() -> None:
+def _say_who_solves(other: str) -> None:
     warn(
-        "No Julia is set up, so torchdiffeq solves; `pyjlode setup` installs Julia, "
+        f"No Julia is set up, so {other} solves; `pyjlode setup` installs Julia, "
         "and PYJLODE_ENGINE=torch makes this the choice."
     )
 

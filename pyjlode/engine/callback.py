@@ -11,8 +11,66 @@ import torch
 from torch import Tensor
 
 
-class Callback:
-    """A function that Julia calls, and what it raised.
+class Noted:
+    """Python functions that Julia calls, and what they raised."""
+
+    def __init__(self) -> None:
+        self.raised: BaseException | None = None
+
+    def noted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, whose exceptions are kept here: Julia hands them on as a text."""
+
+        def called(*arguments: Any) -> Any:
+            with self._noted():
+                return function(*arguments)
+
+        return called
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Around a call of Julia: what the functions raised in it leaves as it was raised."""
+        self.raised = None
+        try:
+            yield
+        except Exception:
+            if self.raised is None:
+                raise
+        raised, self.raised = self.raised, None
+        if raised is not None:
+            raise raised
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self.raised = self.raised or error
+            raise
+
+
+class PythonFunction(Noted):
+    """A right-hand side that Julia calls.
+
+    A subclass has ``_value``, and ``_pull`` where its derivatives are needed.
+    """
+
+    def __init__(self, states: int, parameters: int) -> None:
+        super().__init__()
+        self.sizes = (states, parameters)
+
+    def model(self, module: Any, kind: str) -> Any:
+        """Julia's model of the function; ``kind`` is ``"float32"`` or ``"float64"``."""
+        return module.callback_model(kind, self._value, self._pull, *self.sizes)
+
+    def _value(self, du: Any, u: Any, p: Any, t: float) -> None:
+        raise NotImplementedError
+
+    def _pull(self, which: int, out: Any, v: Any, u: Any, p: Any, t: float) -> None:
+        raise NotImplementedError
+
+
+class Callback(PythonFunction):
+    """A torch function that Julia calls.
 
     Parameters
     ----------
@@ -30,29 +88,11 @@ class Callback:
         y0: Tensor,
         parameters: tuple[Tensor, ...],
     ) -> None:
+        super().__init__(y0.numel(), sum(p.numel() for p in parameters))
         self.func = func
         self.shape = y0.shape
         self.dtype = y0.dtype
         self.parameters = parameters
-        self.raised: BaseException | None = None
-
-    def model(self, module: Any, kind: str) -> Any:
-        """Julia's model of the function; ``kind`` is ``"float32"`` or ``"float64"``."""
-        size = sum(p.numel() for p in self.parameters)
-        return module.callback_model(kind, self._value, self._pull, self.shape.numel(), size)
-
-    @contextmanager
-    def errors(self) -> Iterator[None]:
-        """Around a call of Julia: what the function raised in it leaves as it was raised."""
-        self.raised = None
-        try:
-            yield
-        except Exception:
-            if self.raised is None:
-                raise
-        raised, self.raised = self.raised, None
-        if raised is not None:
-            raise raised
 
     def _value(self, du: Any, u: Any, p: Any, t: float) -> None:
         with self._noted(), torch.no_grad():
@@ -80,43 +120,6 @@ class Callback:
                 if g is not None:
                     target[start : start + x.numel()] = g.reshape(-1)
                 start += x.numel()
-
-    @contextmanager
-    def _noted(self) -> Iterator[None]:
-        """Julia hands on an exception as a text; the exception itself is kept here."""
-        try:
-            yield
-        except BaseException as error:
-            self.raised = self.raised or error
-            raise
-
-
-class Noted:
-    """Python functions that Julia calls beside the right-hand side, and what they raised."""
-
-    def __init__(self) -> None:
-        self.raised: BaseException | None = None
-
-    def noted(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def called(*arguments: Any) -> Any:
-            try:
-                return function(*arguments)
-            except BaseException as error:
-                self.raised = self.raised or error
-                raise
-
-        return called
-
-    @contextmanager
-    def errors(self) -> Iterator[None]:
-        """Around a call of Julia: what they raised in it leaves as it was raised."""
-        self.raised = None
-        try:
-            yield
-        except Exception:
-            if self.raised is None:
-                raise
-            raise self.raised from None
 
 
 def _tensor(x: Any) -> Tensor:

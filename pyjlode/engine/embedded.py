@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from ..errors import SolverError, UnsupportedError
-from ..methods import Method
-from ..problem import Problem, Statistics, Tolerance, tightest
-from ..sensealg import BacksolveAdjoint, DiscreteAdjoint
-from ..trace.leaves import gradient_leaves
+from ..problem import Interpolant, Problem, Statistics
+from .arguments import call, method_name
+from .failure import Evidence, forward_failure, no_event
+
+_MAX_STEPS = 100_000
 
 
 class TorchEngine:
@@ -30,51 +31,86 @@ class TorchEngine:
     def versions(self) -> dict[str, str]:
         return {"torchdiffeq": version("torchdiffeq")}
 
-    def solve(self, problem: Problem, stats: Statistics) -> Tensor:
-        import torchdiffeq
+    def method_name(self, problem: Problem) -> str:
+        return method_name(problem)
 
-        if not isinstance(problem.sensealg, (DiscreteAdjoint, BacksolveAdjoint, type(None))):
-            raise UnsupportedError(
-                f"The torch engine has no {type(problem.sensealg).__name__}; use DiscreteAdjoint "
-                "or BacksolveAdjoint, or get Julia with `pyjlode setup`."
-            )
-        if isinstance(problem.sensealg, DiscreteAdjoint) and problem.adjoint is not None:
-            raise UnsupportedError(
-                "DiscreteAdjoint makes no solve backwards; use odeint with it, or BacksolveAdjoint."
-            )
-        if isinstance(problem.sensealg, DiscreteAdjoint) and problem.sensealg.checkpoints:
-            raise UnsupportedError(
-                "The torch engine's DiscreteAdjoint keeps every step; leave checkpoints out, use "
-                "BacksolveAdjoint, or get Julia with `pyjlode setup`."
-            )
+    def solve(self, problem: Problem, stats: Statistics) -> Tensor:
         func = _Counted(problem)
-        arguments: dict[str, Any] = {
-            "rtol": _shaped(problem.rtol, problem.y0),
-            "atol": _shaped(problem.atol, problem.y0),
-            "method": _method_name(problem.method, problem.fixed_step),
-            "options": _options(problem),
-        }
-        solve = torchdiffeq.odeint
-        if _is_continuous(problem):
-            solve = torchdiffeq.odeint_adjoint
-            arguments |= _adjoint_arguments(problem, arguments)
+        solve, arguments = call(problem)
         try:
             result = solve(func, problem.y0, problem.t.to(problem.y0.dtype), **arguments)
         except SolverError:
             raise  # of a solve within func
         except AssertionError as error:
-            raise _failure(error, func) from error
+            raise forward_failure(problem, _evidence(problem, func, _retcode(error))) from error
         stats.nfe = func.count
         func.stats = stats
         if not bool(torch.isfinite(result.detach()).all()):
-            raise SolverError(
-                "The solution is not finite: it blew up, or func returned NaN. "
-                "Check func near the initial state, or solve over a shorter time.",
-                retcode="Unstable",
-                t=float(problem.t[-1]),
-                stats={"nf": func.count},
-            )
+            raise forward_failure(problem, _evidence(problem, func, "Unstable"))
         return result
+
+    def solve_dense(self, problem: Problem, stats: Statistics) -> tuple[Tensor, Interpolant]:
+        return self.solve(problem, stats), _SolvedAgain(self, problem)
+
+    def solve_event(
+        self, problem: Problem, event: Problem, stats: Statistics
+    ) -> tuple[Tensor, Tensor]:
+        """Torchdiffeq's own events; an event that never comes is given up, not waited for."""
+        func = _Counted(problem)
+        solve, arguments = call(problem)
+        start = problem.t[:1].to(problem.y0.dtype)
+        if problem.fixed_step:
+            if "step_size" not in problem.options:
+                raise ValueError("With event_fn a fixed-step method needs options['step_size'].")
+        else:
+            arguments["options"].setdefault("max_num_steps", _MAX_STEPS)
+        try:
+            event_t, states = solve(
+                func,
+                problem.y0,
+                torch.cat([start, start.detach() + 1]),
+                event_fn=event.func,
+                **arguments,
+            )
+        except (AssertionError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "maximum number of iterations" not in str(error):
+                raise
+            code = "MaxIters" if isinstance(error, RuntimeError) else _retcode(error)
+            raise no_event(problem, method_name(problem), code, func.last_time) from error
+        stats.nfe = func.count
+        func.stats = stats
+        return event_t.detach(), states
+
+
+class _SolvedAgain:
+    """Torchdiffeq's steps do not depend on the times asked for, between which it interpolates.
+
+    So a solve anew for other times gives the interpolation of the first solve's very steps.
+    """
+
+    def __init__(self, engine: TorchEngine, problem: Problem) -> None:
+        self.engine = engine
+        self.problem = problem
+
+    def __call__(self, times: Tensor, order: int) -> Tensor:
+        problem = self.problem
+        if problem.fixed_step:
+            raise UnsupportedError(
+                f"The torch engine has no interpolation of {method_name(problem)}, whose steps "
+                "are fixed; take dopri5, or get Julia with `pyjlode setup`."
+            )
+        dtype = problem.y0.dtype
+        with torch.no_grad():
+            asked = torch.cat([problem.t.detach()[:1].to(dtype), times.to(dtype)])
+            grid, places = torch.unique(asked, return_inverse=True)
+            states = problem.y0[None]
+            if grid.numel() > 1:
+                states = self.engine.solve(replace(problem, t=grid), Statistics())
+            if order:
+                states = torch.stack(
+                    [problem.func(t, y) for t, y in zip(grid, states, strict=True)]
+                )
+            return states[places[1:]].clone()
 
 
 class _Counted(torch.nn.Module):
@@ -100,114 +136,63 @@ class _Counted(torch.nn.Module):
         return self.func(t, y)
 
 
-def _shaped(tolerance: Tolerance, y0: Tensor) -> Tolerance:
-    return tolerance.view_as(y0) if isinstance(tolerance, Tensor) else tolerance
-
-
-def _is_continuous(problem: Problem) -> bool:
-    if problem.sensealg is not None:
-        return isinstance(problem.sensealg, BacksolveAdjoint)
-    # SciPy's solver has no reverse mode.
-    scipy = problem.method is not None and problem.method.name == "scipy_solver"
-    return problem.adjoint is not None or scipy
-
-
-def _adjoint_arguments(problem: Problem, forward: dict[str, Any]) -> dict[str, Any]:
-    parameters = problem.adjoint_params
-    if parameters is None:
-        parameters = gradient_leaves(problem.func, problem.t[0], problem.y0)
-    arguments: dict[str, Any] = {
-        "adjoint_params": parameters,
-        "adjoint_rtol": tightest(problem.rtol),
-        "adjoint_atol": tightest(problem.atol),
-        "adjoint_method": forward["method"],
-        "adjoint_options": {k: v for k, v in forward["options"].items() if k != "norm"},
-    }
-    adjoint = problem.adjoint
-    if adjoint is None:
-        return arguments
-    if adjoint.rtol is not None:
-        arguments["adjoint_rtol"] = adjoint.rtol
-    if adjoint.atol is not None:
-        arguments["adjoint_atol"] = adjoint.atol
-    if adjoint.method is not None:
-        arguments["adjoint_method"] = _method_name(adjoint.method, adjoint.fixed_step)
-        arguments["adjoint_options"] = {}
-    if adjoint.options is not None:
-        arguments["adjoint_options"] = _taken(adjoint.options, adjoint.fixed_step)
-        norm = adjoint.options.get("norm")
-        if norm is not None:
-            arguments["adjoint_options"]["norm"] = _adjoint_norm(norm, problem)
-    return arguments
-
-
-def _adjoint_norm(norm: Any, problem: Problem) -> Any:
-    """The caller's, on the caller's structure of state and adjoint: torchdiffeq gives a vector."""
-    layout = problem.layout
-    if norm == "seminorm" or layout is None or not layout.joined:
-        return norm
-
-    def of_parts(state: tuple[Tensor, ...]) -> Any:
-        t, y, adjoint, *parameters = state
-        return norm((t, *layout.split(y), *layout.split(adjoint), *parameters))
-
-    return of_parts
-
-
-def _method_name(method: Method | None, fixed_step: bool) -> str:
-    if method is None:
-        return "dopri5"
-    if method.torch_name is None:
-        raise UnsupportedError(
-            f"The torch engine has no {method.name}; use dopri5 or dopri8, "
-            "or get Julia with `pyjlode setup`."
-        )
-    if method.fixed and not fixed_step:
-        raise UnsupportedError(
-            f"The torch engine's {method.name} has fixed steps; ask for it as "
-            f"{method.torch_name!r}, or get Julia with `pyjlode setup`."
-        )
-    return method.torch_name
-
-
-def _options(problem: Problem) -> dict[str, Any]:
-    """Those of torchdiffeq's options that the method takes."""
-    options = _taken(problem.options, problem.fixed_step)
-    if problem.method is not None and problem.method.name == "explicit_adams":
-        # With torchdiffeq's own choice, 12, the spiral of its README blows up at any step.
-        options.setdefault("max_order", problem.method.order)
-    if problem.norm is not None:
-        options["norm"] = problem.norm
-    elif problem.layout is not None and problem.layout.joined:
-        options["norm"] = partial(_worst_part, problem.layout.sizes)
-    return options
-
-
-def _taken(options: Mapping[str, Any], fixed_step: bool) -> dict[str, Any]:
-    left_out = {"norm", "grid_constructor", *(("max_num_steps",) if fixed_step else ())}
-    return {name: value for name, value in options.items() if name not in left_out}
-
-
-@torch.no_grad()  # the lengths of steps are constants; and a root's derivative at 0 is not finite
-def _worst_part(sizes: list[int], y: Tensor) -> Tensor:
-    parts = torch.split(y, sizes)
-    return torch.stack([p.square().mean().sqrt() for p in parts if p.numel()]).max()
-
-
-def _failure(error: AssertionError, func: _Counted) -> SolverError:
+def _retcode(error: BaseException) -> str:
+    """SciML's word for what torchdiffeq asserts."""
     text = str(error)
     if "underflow" in text:
-        cause, code = "the step became too small", "DtLessThanMin"
-    elif "max_num_steps" in text:
-        cause, code = "it took too many steps", "MaxIters"
-    elif "non-finite" in text:
-        cause, code = "the state is not finite", "Unstable"
-    else:
-        raise error
-    return SolverError(
-        f"The solve stopped at t = {func.last_time:.6g}: {cause}. Loosen rtol and atol, "
-        "or for a stiff problem get Julia's stiff methods with `pyjlode setup`.",
-        retcode=code,
-        t=func.last_time,
-        stats={"nf": func.count},
+        return "DtLessThanMin"
+    if "max_num_steps" in text:
+        return "MaxIters"
+    if "non-finite" in text:
+        return "Unstable"
+    raise error
+
+
+class _Watched(torch.nn.Module):
+    """Notes the last finite state, and the first where ``func`` gives what is not finite."""
+
+    def __init__(self, func: Any) -> None:
+        super().__init__()
+        self.func = func
+        self.last: Tensor | None = None
+        self.nonfinite: tuple[float, Tensor] | None = None
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        value = self.func(t, y)
+        if bool(torch.isfinite(y).all()):
+            self.last = y.clone()
+            if self.nonfinite is None and not bool(torch.isfinite(value).all()):
+                self.nonfinite = (float(t), y.clone())
+        return value
+
+
+def _evidence(problem: Problem, func: _Counted, retcode: str) -> Evidence:
+    """What a failed solve shows when it is made again, with an eye on every evaluation."""
+    import torchdiffeq
+
+    _, arguments = call(replace(problem, sensealg=None, adjoint=None))
+    watched = _Watched(problem.func)
+    t = problem.t.detach().to(problem.y0.dtype)
+    y0 = problem.y0.detach()
+    states = y0[None]
+    with torch.no_grad():
+        with suppress(AssertionError):
+            states = torchdiffeq.odeint(watched, y0, t, **arguments)
+        # The save points before the failure; those at its very edge may fail too.
+        count = int((t < func.last_time).sum()) if len(states) == 1 else 0
+        while count > 1:
+            with suppress(AssertionError):
+                states = torchdiffeq.odeint(problem.func, y0, t[:count], **arguments)
+                break
+            count //= 2
+    finite = torch.isfinite(states).flatten(1).all(dim=1).long().cumprod(0).sum()
+    return Evidence(
+        method=method_name(problem),
+        explicit=True,
+        retcode=retcode,
+        reached=func.last_time if len(states) < len(t) else float(t[int(finite) - 1]),
+        counts={"nf": func.count},
+        states=states[: int(finite)],
+        last=watched.last,
+        nonfinite=watched.nonfinite,
     )

@@ -26,7 +26,7 @@ from ..translate import ModelSource, translate
 from ..translate.draws import Constant, Draw
 from ..translate.numbers import check_exact, exact_integers
 from ..translate.operations.complex import as_real
-from .callback import Callback
+from .callback import Callback, PythonFunction
 
 
 class Wanted(IntEnum):
@@ -58,7 +58,7 @@ class Model:
     set_constants : Any
         The Julia function that hands over the constants' values.
     dtype : torch.dtype
-    callback : Callback or None
+    callback : PythonFunction or None
         The Python function that is called, in callback mode.
     """
 
@@ -68,7 +68,7 @@ class Model:
     updated: tuple[Tensor, ...]
     set_constants: Any
     dtype: torch.dtype
-    callback: Callback | None = None
+    callback: PythonFunction | None = None
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
@@ -241,7 +241,7 @@ class ModelCache:
             model.refresh()
             for x, value in zip(model.updated, saved, strict=True):
                 x.copy_(value)
-        result = torch.empty_like(y)
+        result = torch.empty(expected.shape, dtype=y.dtype)
         parameters = [p.detach().reshape(-1) for p in model.parameters]
         flat = torch.cat(parameters) if parameters else y.new_zeros(1)
         arrays = (result.view(-1).numpy(), y.view(-1).numpy(), flat.numpy())

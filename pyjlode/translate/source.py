@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING
 
 import torch
@@ -120,7 +121,9 @@ def _functions(
     traced: Traced, outputs: Sequence[View | None]
 ) -> list[tuple[str, str, list[Output]]]:
     n = traced.shape.numel()
-    value = [Output("du", 0, n, outputs[0])]
+    # A right-hand side gives as many numbers as the state has, the values of events others.
+    size = n if outputs[0] is None else prod(outputs[0].shape)
+    value = [Output("du", 0, size, outputs[0])]
     functions = [("value", "du, u, p, time, c, w", value)]
     if not traced.has_derivatives:
         return functions

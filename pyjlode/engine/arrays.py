@@ -1,0 +1,20 @@
+"""Tensors as the flat numpy arrays that Julia reads and writes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def flatten(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
+    """One vector of all tensors, in the numbers that generated code computes with."""
+    if not tensors:
+        return torch.empty(0, dtype=dtype)
+    return torch.cat([x.detach().reshape(-1).to(dtype) for x in tensors])
+
+
+def as_array(x: Tensor) -> Any:
+    """The tensor's memory as a flat numpy array; a copy only where it is not contiguous."""
+    return x.detach().contiguous().view(-1).numpy()

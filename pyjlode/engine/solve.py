@@ -1,0 +1,216 @@
+"""One solve in Julia, as a node of autograd's graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import SolverError
+from ..methods import Method
+from ..problem import Interpolant, Problem, Statistics, tightest
+from ..sensealg import (
+    BacksolveAdjoint,
+    DiscreteAdjoint,
+    QuadratureAdjoint,
+    SensitivityAlgorithm,
+)
+from .arrays import as_array as _array
+from .arrays import flatten
+from .callback import Noted
+from .failure import Evidence, forward_failure
+from .functions import Functions, parts_of
+from .models import Model
+from .trajectory import JuliaInterpolant, examine
+
+
+@dataclass(frozen=True)
+class Solve:
+    """One solve: what autograd carries from the forward pass to the backward one."""
+
+    functions: Functions
+    model: Model
+    problem: Problem
+    method: Method
+    backward_method: Method
+    sensealg: SensitivityAlgorithm
+    stats: Statistics
+    dense: bool = False
+    interpolants: list[Interpolant] = field(default_factory=list)
+    python: Noted = field(default_factory=Noted)
+
+    def forward(
+        self, y0: Tensor, t: Tensor, parameters: tuple[Tensor, ...], *, keep: str
+    ) -> tuple[Tensor, Any]:
+        """The states at ``t``, and Julia's handle for the gradient.
+
+        ``keep`` is what the gradient needs of the solve: nothing, dense output or the steps.
+        """
+        self.model.refresh()
+        out = torch.empty((t.numel(), *y0.shape), dtype=y0.dtype)
+        info = torch.zeros(8, dtype=torch.float64)
+        with self.python.errors(), self.model.errors():
+            solved = self.functions.forward(
+                self.model.handle,
+                self.functions.forward_settings(self.problem, self.method, self.python),
+                _array(y0),
+                flatten(parameters, y0.dtype).numpy(),
+                _array(t.to(torch.float64)),
+                _array(out),
+                info.numpy(),
+                keep,
+                getattr(self.sensealg, "checkpoints", None) or 0,
+                self._watch(),
+                self.dense,
+            )
+        success, reached, nfe, njac, naccept, nreject, _, saved = info.tolist()
+        if not success:
+            counts = {"nf": nfe, "njacs": njac, "naccept": naccept, "nreject": nreject}
+            raise self._forward_failure(solved, reached, counts, out[: int(saved)])
+        if self.dense:
+            self.interpolants.append(JuliaInterpolant(self.functions, self.model, solved, y0))
+        self.stats.nfe, self.stats.njac = int(nfe), int(njac)
+        self.stats.naccept, self.stats.nreject = int(naccept), int(nreject)
+        return out, solved
+
+    def backward(self, solved: Any, cotangent: Tensor, with_t: bool) -> tuple[Tensor, ...]:
+        """Gradients with respect to the initial state, the times and the flat parameters."""
+        dtype = cotangent.dtype
+        gradient_u = torch.empty(cotangent[0].numel(), dtype=dtype)
+        gradient_p = torch.empty(sum(p.numel() for p in self.model.parameters), dtype=dtype)
+        gradient_t = torch.empty(cotangent.shape[0] if with_t else 0, dtype=dtype)
+        info = torch.zeros(8, dtype=torch.float64)
+        rtol, atol = self._backward_tolerances()
+        sensealg = self.sensealg
+        if isinstance(sensealg, QuadratureAdjoint):
+            rtol, atol = sensealg.rtol or rtol, sensealg.atol or atol
+        algorithm = self.functions.sensitivity(
+            sensealg.name, rtol, atol, getattr(sensealg, "checkpointing", False)
+        )
+        with self.python.errors(), self.model.errors():
+            message = self.functions.backward(
+                solved,
+                algorithm,
+                self._backward_settings(rtol, atol, gradient_p.numel()),
+                _array(cotangent),
+                gradient_u.numpy(),
+                gradient_p.numpy(),
+                gradient_t.numpy(),
+                info.numpy(),
+            )
+        if message is not None:
+            raise self._failure("The backward solve", str(message), float(info[1]), {})
+        self.stats.nfe_backward = int(info[2])
+        return gradient_u, gradient_t, gradient_p
+
+    def _backward_tolerances(self) -> tuple[float, float]:
+        problem, adjoint = self.problem, self.problem.adjoint
+        rtol = tightest(problem.rtol) if adjoint is None or adjoint.rtol is None else adjoint.rtol
+        atol = tightest(problem.atol) if adjoint is None or adjoint.atol is None else adjoint.atol
+        return rtol, atol
+
+    def _backward_settings(self, rtol: float, atol: float, parameters: int) -> Any:
+        problem, adjoint = self.problem, self.problem.adjoint
+        fixed, options = problem.fixed_step, problem.options
+        if adjoint is not None and adjoint.method is not None:
+            fixed, options = adjoint.fixed_step, {}
+        if adjoint is not None and adjoint.options is not None:
+            fixed, options = adjoint.fixed_step, adjoint.options
+        n, parts = problem.y0.numel(), []
+        if options.get("norm") == "seminorm":
+            parts = parts_of([n])
+            if isinstance(self.sensealg, BacksolveAdjoint):
+                # Its states: adjoint, gradients of the parameters (one at least), state.
+                start = n + max(parameters, 1)
+                parts += [start + 1, start + n]
+        return self.functions.make_settings(
+            self.backward_method, fixed, rtol, atol, options, None, parts
+        )
+
+    def _watch(self) -> Any:
+        """The caller's callbacks as one function for Julia."""
+        problem = self.problem
+        if not problem.watch:
+            return None
+        time = problem.y0.dtype if problem.fixed_step else torch.float64
+        names = {"step": "callback_step", "accept": "callback_accept_step"}
+
+        def watch(what: Any, t: float, u: Any, dt: float) -> None:
+            callback = problem.watch.get(names.get(str(what), "callback_reject_step"))
+            if callback is not None:
+                y = torch.from_numpy(np.array(u)).view(problem.y0.shape)
+                callback(torch.tensor(t, dtype=time), y, torch.tensor(dt, dtype=time))
+
+        return self.python.noted(watch)
+
+    def _forward_failure(
+        self, solved: Any, reached: float, counts: dict[str, float], states: Tensor
+    ) -> SolverError:
+        last, nonfinite = examine(self.functions, self.model, solved, self.problem)
+        retcode = str(self.functions.retcode(solved))
+        return forward_failure(
+            self.problem,
+            Evidence(
+                method=self.method.name,
+                explicit=not self.method.stiff,
+                retcode="Unstable" if retcode == "Success" else retcode,
+                reached=reached,
+                counts=counts,
+                states=states,
+                last=last,
+                nonfinite=nonfinite,
+            ),
+        )
+
+    def _failure(
+        self, what: str, retcode: str, reached: float, counts: dict[str, float]
+    ) -> SolverError:
+        advice = {
+            "MaxIters": "a stiff method such as Rodas5P or FBDF, or a larger max_num_steps",
+            "Unstable": "a look at func for overflow, or a shorter time span",
+            "DtLessThanMin": "a stiff method such as Rodas5P, or looser tolerances",
+            "DtNaN": "a look at func: it returned NaN",
+        }
+        cure = advice.get(retcode, "another method, sensealg or tolerances")
+        return SolverError(
+            f"{what} with {self.method.name} stopped at t = {reached:.6g} ({retcode}). Try {cure}.",
+            retcode=retcode,
+            t=reached,
+            stats={k: int(v) for k, v in counts.items()},
+        )
+
+
+class Differentiable(torch.autograd.Function):
+    """A solve as one node of autograd's graph."""
+
+    @staticmethod
+    def forward(ctx: Any, solve: Solve, y0: Tensor, t: Tensor, *parameters: Tensor) -> Tensor:
+        sensealg = solve.sensealg
+        if isinstance(sensealg, DiscreteAdjoint):
+            keep = "steps"
+        elif isinstance(sensealg, BacksolveAdjoint) or getattr(sensealg, "checkpointing", False):
+            keep = "nothing"
+        else:
+            keep = "dense"
+        out, ctx.solved = solve.forward(y0, t, parameters, keep=keep)
+        ctx.solve = solve
+        ctx.shapes = (y0.shape, t.dtype, [p.shape for p in parameters])
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        y_shape, t_dtype, shapes = ctx.shapes
+        gradient_u, gradient_t, gradient_p = ctx.solve.backward(
+            ctx.solved, cotangent.contiguous(), ctx.needs_input_grad[2]
+        )
+        pieces = gradient_p.split([s.numel() for s in shapes])
+        return (
+            None,
+            gradient_u.view(y_shape),
+            gradient_t.to(t_dtype) if ctx.needs_input_grad[2] else None,
+            *(p.view(s) for p, s in zip(pieces, shapes, strict=True)),
+        )
