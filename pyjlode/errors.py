@@ -58,15 +58,24 @@ class SolverError(PyjlodeError):
         The time that the solve reached.
     stats : mapping of str to int, optional
         Counts such as ``nf`` (right-hand-side evaluations) and ``naccept`` (accepted steps).
+    row : int, optional
+        With ``batch="independent"``, which row it was; the first of them, if several failed.
     """
 
     def __init__(
-        self, message: str, *, retcode: str, t: float, stats: Mapping[str, int] | None = None
+        self,
+        message: str,
+        *,
+        retcode: str,
+        t: float,
+        stats: Mapping[str, int] | None = None,
+        row: int | None = None,
     ) -> None:
         super().__init__(message)
         self.retcode = retcode
         self.t = t
         self.stats = dict(stats or {})
+        self.row = row
 
 
 class PyjlodeWarning(UserWarning):

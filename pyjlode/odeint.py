@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .engine import choose_engine
 from .errors import DerivativeError
+from .independent import count_rows
 from .methods import Method, find_method
 from .problem import Problem, Statistics
 from .sensealg import SensitivityAlgorithm, find_sensealg
@@ -34,6 +35,7 @@ def odeint(
     sensealg: SensitivityAlgorithm | str | None = None,
     engine: str | None = None,
     stats: Statistics | None = None,
+    batch: str | None = None,
 ) -> Any:
     """Solve ``dy/dt = func(t, y)``, ``y(t[0]) = y0``, and give the states at the times ``t``.
 
@@ -46,8 +48,7 @@ def odeint(
         ``func(t, y) -> dy/dt`` with ``t`` a scalar tensor and ``y`` like ``y0``; a function or a
         ``torch.nn.Module``.
     y0 : torch.Tensor or tuple of torch.Tensor
-        Initial state, float32 or float64, of any shape. The error of a step is measured over the
-        whole state, a batch included.
+        Initial state, float32 or float64, of any shape.
     t : torch.Tensor or sequence of float
         Times, of shape ``(T,)``, strictly increasing or decreasing.
     rtol, atol : float, optional
@@ -64,6 +65,12 @@ def odeint(
         Default: what :func:`pyjlode.use_engine` set.
     stats : Statistics, optional
         Filled with the solve's counts.
+    batch : {"joint", "independent"}, optional
+        Whose error a step is chosen by. ``"joint"``, the default: one step size for the whole
+        state, a batch included, as in torchdiffeq. ``"independent"``: the leading dimension of
+        ``y0``, or of each of its tensors, counts trajectories, and each takes its own steps, as
+        with diffrax under ``vmap``: in threads on the Julia engine, one after the other on the
+        torch engine. ``func`` is then called with single rows, of shape ``(1, *rest)``.
 
     Returns
     -------
@@ -73,9 +80,11 @@ def odeint(
     Raises
     ------
     ValueError, TypeError
-        If an argument is not as described.
+        If an argument is not as described; with ``batch="independent"`` also if ``func`` mixes
+        rows or draws random numbers (see :mod:`pyjlode.independent`).
     SolverError
-        If the solve, or in the backward pass the solve of the adjoint, does not succeed.
+        If the solve, or in the backward pass the solve of the adjoint, does not succeed; with
+        ``batch="independent"`` it says of which row.
     UnsupportedError
         If the engine has not the method or sensitivity algorithm.
     JuliaNotFoundError
@@ -95,7 +104,7 @@ def odeint(
     >>> bool(abs(k.grad + torch.exp(-k.detach())) < 1e-5)
     True
     """
-    problem, unflatten = make_problem(func, y0, t, rtol, atol, method, options, sensealg)
+    problem, unflatten = make_problem(func, y0, t, rtol, atol, method, options, sensealg, batch)
     if problem.t.numel() == 1 or problem.y0.numel() == 0:
         return unflatten(torch.stack([problem.y0] * problem.t.numel()))
     solver = choose_engine(engine)
@@ -111,6 +120,7 @@ def make_problem(
     method: str | None,
     options: Mapping[str, Any] | None,
     sensealg: SensitivityAlgorithm | str | None,
+    batch: str | None = None,
 ) -> tuple[Problem, Callable[[Tensor], Any]]:
     """Check the arguments of a solve and bring them to one form.
 
@@ -122,7 +132,10 @@ def make_problem(
     """
     if not callable(func):
         raise TypeError(f"func must be callable as func(t, y), not {type(func).__name__}.")
-    flat, unflatten, joined, key = _flatten(func, y0)
+    rows = count_rows(y0, batch)
+    flat, unflatten, joined, key = _flatten(func, y0, leading=0 if rows is None else 1)
+    if rows is not None and rows > 1:
+        key = (*key, "independent")  # what is traced for it was looked at (check_rows)
     times = _check_times(t, flat)
     if times.numel() > 1 and bool(times[1] < times[0]):
         # Time is turned round once here, so that engines only ever go forward.
@@ -142,15 +155,19 @@ def make_problem(
             fixed_step=_is_fixed(chosen, method, options),
             owner=func,
             key=key,
+            rows=rows,
         ),
         unflatten,
     )
 
 
 def _flatten(
-    func: Callable[..., Any], y0: State
+    func: Callable[..., Any], y0: State, *, leading: int
 ) -> tuple[Tensor, Callable[[Tensor], Any], Callable[[Tensor, Tensor], Tensor], tuple[Any, ...]]:
-    """A tuple of tensors becomes one vector; a single tensor keeps its shape."""
+    """A tuple of tensors becomes one vector a row; a single tensor keeps its shape.
+
+    ``leading`` is the number of dimensions, 0 or 1, that the tensors share.
+    """
     if isinstance(y0, Tensor):
         return _check_state(y0, "y0"), lambda y: y, _checked(func), ()
     if not isinstance(y0, (tuple, list)) or not y0:
@@ -158,8 +175,12 @@ def _flatten(
     parts = [_check_state(y, f"y0[{i}]") for i, y in enumerate(y0)]
     if len({p.dtype for p in parts}) > 1:
         raise TypeError("The tensors of y0 must have one dtype; convert them first.")
-    shapes = [p.shape for p in parts]
-    sizes = [p.numel() for p in parts]
+    shapes = [p.shape[leading:] for p in parts]
+    sizes = [s.numel() for s in shapes]
+
+    def join(state: Sequence[Tensor]) -> Tensor:
+        pieces = zip(state, sizes, strict=True)
+        return torch.cat([p.reshape(*p.shape[:leading], n) for p, n in pieces], dim=-1)
 
     def split(y: Tensor) -> tuple[Tensor, ...]:
         pieces = torch.split(y, sizes, dim=-1)
@@ -172,9 +193,9 @@ def _flatten(
             raise DerivativeError(f"func must return a tuple of {len(shapes)} tensors, like y0.")
         for derivative, part in zip(result, state, strict=True):
             _check_derivative(derivative, part)
-        return torch.cat([d.reshape(-1) for d in result])
+        return join(result)
 
-    return torch.cat([p.reshape(-1) for p in parts]), split, joined, tuple(shapes)
+    return join(parts), split, joined, tuple(shapes)
 
 
 def _checked(func: Callable[..., Any]) -> Callable[[Tensor, Tensor], Tensor]:

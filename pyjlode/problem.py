@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -38,6 +38,9 @@ class Problem:
         The user's function, by which traces are remembered.
     key : tuple
         What the wrapping of ``owner`` into ``func`` rests on.
+    rows : int or None
+        With steps for each row alone, how many there are: ``y0`` is then ``(rows, *rest)``, and
+        ``func`` is called with states ``(1, *rest)``.
     """
 
     func: Callable[[Tensor, Tensor], Tensor]
@@ -51,6 +54,12 @@ class Problem:
     fixed_step: bool
     owner: object
     key: tuple[Any, ...]
+    rows: int | None = None
+
+    @property
+    def state(self) -> Tensor:
+        """A state as the solver has it: the initial one, or the first row's."""
+        return self.y0 if self.rows is None else self.y0[:1]
 
 
 @dataclass
@@ -65,6 +74,9 @@ class Statistics:
         Jacobians, accepted and rejected steps; 0 where the engine does not tell.
     nfe_backward : int
         Evaluations of the adjoint's right-hand side, after the backward pass.
+    rows : dict of str to torch.Tensor
+        With ``batch="independent"``, the forward counts of each row, of shape ``(B,)``, by their
+        names above, which are then their sums.
     """
 
     nfe: int = 0
@@ -72,3 +84,4 @@ class Statistics:
     naccept: int = 0
     nreject: int = 0
     nfe_backward: int = 0
+    rows: dict[str, Tensor] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SolverError, UnsupportedError
+from ..independent import check_rows
 from ..problem import Problem, Statistics
 from ..sensealg import BacksolveAdjoint, DiscreteAdjoint
 from ..trace.leaves import gradient_leaves
@@ -28,6 +30,23 @@ class TorchEngine:
         return {"torchdiffeq": version("torchdiffeq")}
 
     def solve(self, problem: Problem, stats: Statistics) -> Tensor:
+        if problem.rows is None:
+            return self._solve(problem, stats)
+        check_rows(problem)
+        states, counts = [], []
+        for i in range(problem.rows):
+            row = replace(problem, y0=problem.y0[i : i + 1], rows=None)
+            try:
+                states.append(self._solve(row, stats))
+            except SolverError as error:
+                raise SolverError(
+                    f"Row {i}: {error}", retcode=error.retcode, t=error.t, stats=error.stats, row=i
+                ) from error
+            counts.append(stats.nfe)
+        stats.nfe, stats.rows = sum(counts), {"nfe": torch.tensor(counts)}
+        return torch.cat(states, dim=1)
+
+    def _solve(self, problem: Problem, stats: Statistics) -> Tensor:
         import torchdiffeq
 
         if not isinstance(problem.sensealg, (DiscreteAdjoint, BacksolveAdjoint, type(None))):
