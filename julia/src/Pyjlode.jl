@@ -23,8 +23,8 @@ using OrdinaryDiffEqVerner: Vern6, Vern7, Vern8, Vern9
 using PrecompileTools: @compile_workload, @setup_workload
 using PythonCall: PythonCall, Py, PyArray
 using QuadGK: quadgk
-using SciMLBase: CallbackSet, DiscreteCallback, ODEFunction, ODEProblem, SciMLBase, init, solve!,
-    step!, successful_retcode
+using SciMLBase: CallbackSet, DiscreteCallback, ODEFunction, ODEProblem, SciMLBase, init, reinit!,
+    solve!, step!, successful_retcode
 using SciMLLogging: SciMLLogging
 using SparseArrays: SparseMatrixCSC, nnz, nonzeros, nzrange, sparse
 using SciMLSensitivity: SciMLSensitivity, BacksolveAdjoint, GaussAdjoint, InterpolatingAdjoint,
@@ -46,6 +46,7 @@ include("tape.jl")
 include("forward.jl")
 include("adjoint.jl")
 include("discrete.jl")
+include("independent.jl")
 include("callback.jl")
 include("workload.jl")
 

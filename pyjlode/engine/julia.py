@@ -6,6 +6,7 @@ parameters from them and writes the solution and the gradients into them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -26,6 +27,10 @@ from ..sensealg import (
 from .models import Model, ModelCache, Wanted
 
 _MAX_STEPS = 100_000
+
+# In the order of Julia's report, as `Statistics` has them and as SciML does.
+_COUNTS = ("nfe", "njac", "naccept", "nreject")
+_SCIML_COUNTS = ("nf", "njacs", "naccept", "nreject")
 
 
 class JuliaEngine:
@@ -84,7 +89,7 @@ class JuliaEngine:
         if differentiate:
             states = _Differentiable.apply(solve, problem.y0, problem.t, *model.parameters)
         else:
-            states = solve.forward(problem.y0, problem.t, model.parameters, keep="nothing")[0]
+            states = solve.forward(problem.y0, problem.t, model.parameters, keep="values")[0]
         model.update(problem, states)
         return states
 
@@ -99,6 +104,7 @@ class _Functions:
     def __init__(self, module: Any) -> None:
         self.load = module.load
         self.forward = module.forward
+        self.forward_rows = module.forward_rows
         self.backward = module.backward
         self.retcode = module.retcode
         self.settings = lru_cache(maxsize=64)(module.Settings)
@@ -125,29 +131,37 @@ class _Solve:
     ) -> tuple[Tensor, Any]:
         """The states at ``t``, and Julia's handle for the gradient.
 
-        ``keep`` is what the gradient needs of the solve: nothing, dense output or the steps.
+        ``keep`` is what the gradient needs of the solve: nothing, dense output or the steps; or
+        ``"values"``, if there will be no gradient.
         """
         self.model.refresh()
         out = torch.empty((t.numel(), *y0.shape), dtype=y0.dtype)
-        info = torch.zeros(8, dtype=torch.float64)
+        rows = self.problem.rows
+        info = torch.zeros((rows or 1, 8), dtype=torch.float64)
+        forward = self.functions.forward if rows is None else self.functions.forward_rows
         with self.model.errors():
-            solved = self.functions.forward(
+            solved = forward(
                 self.model.handle,
                 self._settings(),
                 _array(y0),
                 flatten(parameters, y0.dtype).numpy(),
                 _array(t.to(torch.float64)),
                 _array(out),
-                info.numpy(),
+                _array(info),
                 keep,
                 getattr(self.sensealg, "checkpoints", None) or 0,
             )
-        success, reached, nfe, njac, naccept, nreject, *_ = info.tolist()
-        counts = {"nf": nfe, "njacs": njac, "naccept": naccept, "nreject": nreject}
+        failed = None if rows is None else _first_failed(info)
+        success, reached, *counts, _, _ = info[failed or 0].tolist()
         if not success:
-            raise self._failure("The solve", str(self.functions.retcode(solved)), reached, counts)
-        self.stats.nfe, self.stats.njac = int(nfe), int(njac)
-        self.stats.naccept, self.stats.nreject = int(naccept), int(nreject)
+            raise self._failure(
+                "The solve", str(self.functions.retcode(solved)), reached, counts, failed
+            )
+        if rows is not None:
+            self.stats.rows = dict(zip(_COUNTS, info[:, 2:6].long().unbind(1), strict=True))
+            counts = info[:, 2:6].sum(0).tolist()
+        for name, count in zip(_COUNTS, counts, strict=True):
+            setattr(self.stats, name, int(count))
         return out, solved
 
     def backward(self, solved: Any, cotangent: Tensor, with_t: bool) -> tuple[Tensor, ...]:
@@ -176,7 +190,8 @@ class _Solve:
                 info.numpy(),
             )
         if message is not None:
-            raise self._failure("The backward solve", str(message), float(info[1]), {})
+            row = None if self.problem.rows is None else int(info[3])
+            raise self._failure("The backward solve", str(message), float(info[1]), (), row)
         self.stats.nfe_backward = int(info[2])
         return gradient_u, gradient_t, gradient_p
 
@@ -194,7 +209,7 @@ class _Solve:
         )
 
     def _failure(
-        self, what: str, retcode: str, reached: float, counts: dict[str, float]
+        self, what: str, retcode: str, reached: float, counts: Sequence[float], row: int | None
     ) -> SolverError:
         advice = {
             "MaxIters": "a stiff method such as Rodas5P or FBDF, or a larger max_num_steps",
@@ -203,11 +218,14 @@ class _Solve:
             "DtNaN": "a look at func: it returned NaN",
         }
         cure = advice.get(retcode, "another method, sensealg or tolerances")
+        where = "" if row is None else f" of row {row}"
         return SolverError(
-            f"{what} with {self.method} stopped at t = {reached:.6g} ({retcode}). Try {cure}.",
+            f"{what}{where} with {self.method} stopped at t = {reached:.6g} ({retcode}). "
+            f"Try {cure}.",
             retcode=retcode,
             t=reached,
-            stats={k: int(v) for k, v in counts.items()},
+            stats={k: int(v) for k, v in zip(_SCIML_COUNTS, counts, strict=False)},
+            row=row,
         )
 
 
@@ -242,6 +260,12 @@ class _Differentiable(torch.autograd.Function):
             gradient_t.to(t_dtype) if ctx.needs_input_grad[2] else None,
             *(p.view(s) for p, s in zip(pieces, shapes, strict=True)),
         )
+
+
+def _first_failed(info: Tensor) -> int | None:
+    """The first row whose report is not of a success."""
+    failed = (info[:, 0] == 0).nonzero()
+    return int(failed[0]) if len(failed) else None
 
 
 def flatten(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
