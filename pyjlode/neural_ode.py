@@ -110,4 +110,7 @@ class NeuralODE(nn.Module):
 
     def extra_repr(self) -> str:
         """What ``repr`` shows beside the module inside."""
-        return f"method={self.method}, sensealg={self.sensealg}, engine={self.engine}"
+        return (
+            f"method={self.method}, sensealg={self.sensealg}, engine={self.engine}, "
+            f"batch={self.batch}"
+        )
