@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .errors import ArgumentError, warn
+from .independent import check_alone, count_rows
 from .methods import Method, find_method
 from .options import check_options, grid, reversed_options
 from .problem import AdjointSolve, Problem, Tolerance
@@ -32,6 +33,7 @@ def make_problem(
     method: str | None = None,
     options: Mapping[str, Any] | None = None,
     sensealg: SensitivityAlgorithm | str | None = None,
+    batch: str | None = None,
     *,
     adjoint: AdjointSolve | None = None,
     adjoint_params: Iterable[Tensor] | None = None,
@@ -46,9 +48,12 @@ def make_problem(
     """
     if not callable(func):
         raise TypeError(f"func must be callable as func(t, y), not {type(func).__name__}.")
-    layout = Layout.of(y0)
+    count = count_rows(y0, batch)
+    layout = Layout.of(y0, leading=0 if count is None else 1)
     flat, joined = layout.join(y0), layout.wrap(func)
     key: tuple[Any, ...] = (layout,) if layout.joined or any(layout.complex) else ()
+    if count is not None and count > 1:
+        key = (*key, "independent")  # what is traced for it was looked at (check_rows)
     times = _check_times(t)
     turned = times.numel() > 1 and bool(times[1] < times[0])
     chosen = None if method is None else find_method(method)
@@ -83,7 +88,10 @@ def make_problem(
         watch=_callbacks(func, chosen, fixed, layout, turned),
         adjoint=adjoint,
         adjoint_params=None if adjoint_params is None else tuple(adjoint_params),
+        rows=count,
     )
+    if count is not None:
+        check_alone(problem)
 
     def unflatten(states: Tensor) -> Any:
         return layout.split(states if rows is None else states[rows])

@@ -77,6 +77,8 @@ class SolverError(PyjlodeError, AssertionError):
         As the engine has them, the states at the save points that were reached.
     nonfinite : tuple of float and torch.Tensor, optional
         The first time and finite state at which ``func`` gave a value that is not finite.
+    row : int, optional
+        With ``batch="independent"``, which row it was; the first of them, if several failed.
 
     Attributes
     ----------
@@ -94,6 +96,7 @@ class SolverError(PyjlodeError, AssertionError):
         stats: Mapping[str, int] | None = None,
         states: Tensor | None = None,
         nonfinite: tuple[float, Any] | None = None,
+        row: int | None = None,
     ) -> None:
         super().__init__(message)
         self.retcode = retcode
@@ -101,6 +104,7 @@ class SolverError(PyjlodeError, AssertionError):
         self.stats = dict(stats or {})
         self.states = states
         self.nonfinite = nonfinite
+        self.row = row
         self.solution: Solution | None = None
 
 

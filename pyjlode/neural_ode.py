@@ -22,7 +22,7 @@ class NeuralODE(nn.Module):
         ``func(t, y)``. A module's parameters are this layer's.
     t : torch.Tensor or sequence of float, optional
         The times, of shape ``(T,)``; may be given at each call instead.
-    method, sensealg, rtol, atol, options, engine
+    method, sensealg, rtol, atol, options, engine, batch
         As for :func:`pyjlode.odeint`.
 
     Attributes
@@ -56,6 +56,7 @@ class NeuralODE(nn.Module):
         atol: float | None = None,
         options: Mapping[str, Any] | None = None,
         engine: str | None = None,
+        batch: str | None = None,
     ) -> None:
         super().__init__()
         self.func = func
@@ -67,6 +68,7 @@ class NeuralODE(nn.Module):
         self.atol = atol
         self.options = options
         self.engine = engine
+        self.batch = batch
         self.stats = Statistics()
 
     @property
@@ -103,8 +105,12 @@ class NeuralODE(nn.Module):
             sensealg=self.sensealg,
             engine=self.engine,
             stats=self.stats,
+            batch=self.batch,
         )
 
     def extra_repr(self) -> str:
         """What ``repr`` shows beside the module inside."""
-        return f"method={self.method}, sensealg={self.sensealg}, engine={self.engine}"
+        return (
+            f"method={self.method}, sensealg={self.sensealg}, engine={self.engine}, "
+            f"batch={self.batch}"
+        )

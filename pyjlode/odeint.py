@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .check import State, make_problem
 from .engine import choose_engine
+from .errors import UnsupportedError
 from .events import link_event, solve_until_event
 from .problem import Problem, Statistics
 from .sensealg import SensitivityAlgorithm
@@ -30,6 +31,7 @@ def odeint(
     stats: Statistics | None = None,
     event_fn: Callable[..., Tensor] | None = None,
     return_solution: bool = False,
+    batch: str | None = None,
 ) -> Any:
     """Solve ``dy/dt = func(t, y)``, ``y(t[0]) = y0``, and give the states at the times ``t``.
 
@@ -43,7 +45,8 @@ def odeint(
         ``torch.nn.Module``.
     y0 : torch.Tensor or tuple of torch.Tensor
         Initial state, float32, float64 or complex of these, of any shape. The error of a step is
-        measured over the whole state, a batch included; of a tuple, the worst tensor counts.
+        measured over the whole state, a batch included (but see ``batch``); of a tuple, the worst
+        tensor counts.
     t : torch.Tensor or sequence of float
         Times, of shape ``(T,)``, strictly increasing or decreasing.
     rtol, atol : float, torch.Tensor or tuple, optional
@@ -67,6 +70,12 @@ def odeint(
         of ``t`` only the start and the direction count. See :func:`pyjlode.odeint_event`.
     return_solution : bool, optional
         Give a :class:`pyjlode.Solution`, which interpolates, instead of the states.
+    batch : {"joint", "independent"}, optional
+        Whose error a step is chosen by. ``"joint"``, the default: one step size for the whole
+        state, a batch included, as in torchdiffeq. ``"independent"``: the leading dimension of
+        ``y0``, or of each of its tensors, counts trajectories, and each takes its own steps, as
+        with diffrax under ``vmap``: in threads on the Julia engine, one after the other on the
+        torch engine. ``func`` is then called with single rows, of shape ``(1, *rest)``.
 
     Returns
     -------
@@ -77,10 +86,12 @@ def odeint(
     Raises
     ------
     ValueError, TypeError
-        If an argument is not as described.
+        If an argument is not as described; with ``batch="independent"`` also if ``func`` mixes
+        rows or draws random numbers (see :mod:`pyjlode.independent`).
     SolverError
         If the solve, or in the backward pass the solve of the adjoint, does not succeed. Its
-        ``solution`` has the save points that were reached.
+        ``solution`` has the save points that were reached; with ``batch="independent"`` its
+        ``row`` says which row it was.
     UnsupportedError
         If the engine has not the method or sensitivity algorithm.
     JuliaNotFoundError
@@ -100,7 +111,7 @@ def odeint(
     >>> bool(abs(k.grad + torch.exp(-k.detach())) < 1e-5)
     True
     """
-    problem, unflatten = make_problem(func, y0, t, rtol, atol, method, options, sensealg)
+    problem, unflatten = make_problem(func, y0, t, rtol, atol, method, options, sensealg, batch)
     return solve_problem(problem, unflatten, engine, stats, event_fn, return_solution)
 
 
@@ -117,6 +128,11 @@ def solve_problem(
     plain = event_fn is None and not return_solution
     if plain and (problem.t.numel() == 1 or problem.y0.numel() == 0):
         return unflatten(torch.stack([problem.y0] * problem.t.numel()))
+    if problem.rows is not None and not plain:
+        raise UnsupportedError(
+            'batch="independent" has neither event_fn nor return_solution; solve the rows one by '
+            "one, or ask for the times in t."
+        )
     solver = choose_engine(engine)
     with partial_solution(problem, unflatten, solver):
         if event_fn is not None:

@@ -71,7 +71,7 @@ class Problem:
     t : torch.Tensor
         Times, strictly increasing, of shape ``(T,)``.
     rtol, atol : float or torch.Tensor
-        A tensor has one number for each of ``y0``, and one dimension.
+        A tensor has one number for each of a state, and one dimension.
     method : Method or None
         None is the engine's default.
     sensealg : SensitivityAlgorithm or None
@@ -94,6 +94,9 @@ class Problem:
         None for ``odeint``.
     adjoint_params : tuple of torch.Tensor or None
         The tensors to which gradients are restricted, beside ``y0`` and ``t``.
+    rows : int or None
+        With steps for each row alone, how many there are: ``y0`` is then ``(rows, *rest)``, and
+        ``func`` is called with states ``(1, *rest)``.
     """
 
     func: Callable[[Tensor, Tensor], Tensor]
@@ -112,6 +115,12 @@ class Problem:
     watch: Mapping[str, StepCallback] = field(default_factory=dict)
     adjoint: AdjointSolve | None = None
     adjoint_params: tuple[Tensor, ...] | None = None
+    rows: int | None = None
+
+    @property
+    def state(self) -> Tensor:
+        """A state as the solver has it: the initial one, or the first row's."""
+        return self.y0 if self.rows is None else self.y0[:1]
 
     @property
     def direction(self) -> int:
@@ -141,6 +150,9 @@ class Statistics:
         Jacobians, accepted and rejected steps; 0 where the engine does not tell.
     nfe_backward : int
         Evaluations of the adjoint's right-hand side, after the backward pass.
+    rows : dict of str to torch.Tensor
+        With ``batch="independent"``, the forward counts of each row, of shape ``(B,)``, by their
+        names above, which are then their sums.
     """
 
     nfe: int = 0
@@ -148,3 +160,4 @@ class Statistics:
     naccept: int = 0
     nreject: int = 0
     nfe_backward: int = 0
+    rows: dict[str, Tensor] = field(default_factory=dict)

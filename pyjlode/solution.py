@@ -195,7 +195,9 @@ def partial_solution(
         if states is not None:
             t = problem.direction * problem.t.detach()[: len(states)]
             names = {"nfe": "nf", "njac": "njacs", "naccept": "naccept", "nreject": "nreject"}
-            stats = Statistics(**{k: error.stats.get(v, 0) for k, v in names.items()})
+            stats = Statistics()
+            for name, sciml in names.items():
+                setattr(stats, name, error.stats.get(sciml, 0))
             error.solution = Solution(
                 t, unflatten(states), stats, error.retcode, solver.name, solver.method_name(problem)
             )

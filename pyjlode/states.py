@@ -37,6 +37,9 @@ class Layout:
     complex : tuple of bool
     joined : bool
         Whether the caller's state is a tuple.
+    leading : int
+        How many dimensions of each tensor, 0 or 1, count rows that are solved apart; they are not
+        part of ``shapes``.
 
     Examples
     --------
@@ -50,9 +53,10 @@ class Layout:
     shapes: tuple[torch.Size, ...]
     complex: tuple[bool, ...]
     joined: bool
+    leading: int = 0
 
     @classmethod
-    def of(cls, y0: Any) -> Layout:
+    def of(cls, y0: Any, leading: int = 0) -> Layout:
         """The layout of a state, which is checked.
 
         Raises
@@ -64,14 +68,15 @@ class Layout:
         """
         if isinstance(y0, Tensor):
             _check(y0, "y0")
-            return cls((y0.shape,), (y0.is_complex(),), False)
+            return cls((y0.shape[leading:],), (y0.is_complex(),), False, leading)
         if not isinstance(y0, (tuple, list)) or not y0:
             raise TypeError(f"y0 must be a tensor or a tuple of tensors, not {type(y0).__name__}.")
         for i, y in enumerate(y0):
             _check(y, f"y0[{i}]")
         if len({REAL[y.dtype] for y in y0}) > 1:
             raise TypeError("The tensors of y0 must have one dtype; convert them first.")
-        return cls(tuple(y.shape for y in y0), tuple(y.is_complex() for y in y0), True)
+        shapes = tuple(y.shape[leading:] for y in y0)
+        return cls(shapes, tuple(y.is_complex() for y in y0), True, leading)
 
     @property
     def sizes(self) -> list[int]:
@@ -82,7 +87,11 @@ class Layout:
         """The engines' tensor of a state of the caller's."""
         if not self.joined:
             return _as_pairs(state)
-        return torch.cat([_as_pairs(y).reshape(-1) for y in state])
+        parts = [
+            _as_pairs(y).reshape(*y.shape[: self.leading], size)
+            for y, size in zip(state, self.sizes, strict=True)
+        ]
+        return torch.cat(parts, dim=-1)
 
     def split(self, y: Tensor) -> Any:
         """The caller's state of an engine's tensor, which may have more dimensions in front."""

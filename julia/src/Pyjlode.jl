@@ -23,8 +23,8 @@ using OrdinaryDiffEqVerner: AutoVern6, AutoVern7, AutoVern8, AutoVern9, Vern6, V
 using PrecompileTools: @compile_workload, @setup_workload
 using PythonCall: PythonCall, Py, PyArray
 using QuadGK: quadgk
-using SciMLBase: CallbackSet, DiscreteCallback, ODEFunction, ODEProblem, SciMLBase, init, solve!,
-    step!, successful_retcode
+using SciMLBase: CallbackSet, DiscreteCallback, ODEFunction, ODEProblem, SciMLBase, init, reinit!,
+    solve!, step!, successful_retcode
 using SciMLLogging: SciMLLogging
 using SparseArrays: SparseMatrixCSC, nnz, nonzeros, nzrange, sparse
 using SciMLSensitivity: SciMLSensitivity, BacksolveAdjoint, GaussAdjoint, InterpolatingAdjoint,
@@ -48,6 +48,7 @@ include("watch.jl")
 include("forward.jl")
 include("adjoint.jl")
 include("discrete.jl")
+include("independent.jl")
 include("callback.jl")
 include("workload.jl")
 

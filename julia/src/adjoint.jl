@@ -34,11 +34,11 @@ end
     backward(solved, sensealg, settings, cotangent, gradient_u, gradient_p, gradient_t, info)
 
 Gradients of `sum(cotangent .* states)` with respect to the initial state, the parameters and the
-times. Returns `nothing`, or the return code of a backward solve that failed; `info` gets its
+times; `solved` is what [`forward`](@ref) or [`forward_rows`](@ref) gave. Returns `nothing`, or the return code of a backward solve that failed; `info` gets its
 report, as in [`forward`](@ref).
 """
 function backward(
-    solved::Solved{T}, sensealg, settings::Settings, cotangent::PyArray{T},
+    solved, sensealg, settings::Settings, cotangent::PyArray{T},
     gradient_u::PyArray{T}, gradient_p::PyArray{T}, gradient_t::PyArray{T},
     info::PyArray{Float64},
 ) where {T}

@@ -62,19 +62,7 @@ function backward(
 ) where {T}
     tape, ts = solved.tape, solved.ts
     sweep = Sweep(tape, ts, cotangent, !isempty(gradient_t), settings.fixed)
-    steps, every = length(tape.t), tape.every
-    for j in length(tape.states):-1:1
-        range = ((j - 1) * every + 1):min(j * every, steps)
-        if tape.keeps
-            step_back!(sweep, j, tape.states[j], tape.stages[j])
-        else
-            segment = recompute(tape, tape.states[j], range)
-            for n in reverse(range)
-                step_back!(sweep, n, segment[n - first(range) + 1]...)
-            end
-        end
-    end
-    start_back!(sweep)
+    sweep_back!(sweep)
     for i in eachindex(gradient_u)
         gradient_u[i] = sweep.λ[i] + cotangent[i]
     end
@@ -83,6 +71,34 @@ function backward(
     info[1], info[2], info[3] = 1, ts[1], sweep.products
     finite = all(isfinite, gradient_u) && all(isfinite, gradient_p) && all(isfinite, gradient_t)
     finite || throw(BackwardFailure("Unstable", ts[1]))
+    return nothing
+end
+
+# Through all steps of the tape, from the last to the first.
+function sweep_back!(s::Sweep)
+    (; tape) = s
+    steps, every = length(tape.t), tape.every
+    for j in length(tape.states):-1:1
+        range = ((j - 1) * every + 1):min(j * every, steps)
+        if tape.keeps
+            step_back!(s, j, tape.states[j], tape.stages[j])
+        else
+            segment = recompute(tape, tape.states[j], range)
+            for n in reverse(range)
+                step_back!(s, n, segment[n - first(range) + 1]...)
+            end
+        end
+    end
+    start_back!(s)
+    return nothing
+end
+
+# For another solve's tape and cotangent in the same memory.
+function restart!(s::Sweep{T}) where {T}
+    fill!(s.live, false)
+    fill!(s.λ, zero(T))
+    fill!(s.dp, zero(T))
+    fill!(s.dts, 0.0)
     return nothing
 end
 

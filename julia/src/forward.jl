@@ -80,20 +80,25 @@ end
 # A solve whose steps are noted on a tape.
 function record(model::Model{T}, settings, u0, p, ts, out, checkpoints, watch) where {T}
     tape = Tape(model, p, tableau(settings.method, !settings.fixed), checkpoints)
-    problem = ODEProblem{true,SciMLBase.FullSpecialize}(
-        ODEFunction{true,SciMLBase.FullSpecialize}(Taped(tape)), u0, (ts[1], ts[end]), p
-    )
+    integrator, _ = recording(tape, settings, u0, ts, out, length(u0))
     copyto!(out, u0)
-    recorder = DiscreteCallback(
-        always, Recorder(tape, ts, out, similar(u0)); save_positions=(false, false)
-    )
-    integrator = init(
-        problem, algorithm(settings.method); solver_options(settings, ts)..., callback=recorder,
-        dense=false, save_everystep=false, save_start=false, save_end=false,
-    )
     tape.count = 0 # the choice of the first step evaluates too
     retune!(integrator.controller_cache, settings)
     return run!(integrator, watch), Float64(integrator.t), tape
+end
+
+# An integrator that notes its steps on a tape, with the callback that does it.
+function recording(tape::Tape{T}, settings, u0, ts, out, stride) where {T}
+    problem = ODEProblem{true,SciMLBase.FullSpecialize}(
+        ODEFunction{true,SciMLBase.FullSpecialize}(Taped(tape)), u0, (ts[1], ts[end]), tape.p
+    )
+    recorder = Recorder(tape, ts, out, similar(u0), stride, 0)
+    integrator = init(
+        problem, algorithm(settings.method); solver_options(settings, ts)...,
+        callback=DiscreteCallback(always, recorder; save_positions=(false, false)),
+        dense=false, save_everystep=false, save_start=false, save_end=false,
+    )
+    return integrator, recorder
 end
 
 always(u, t, integrator) = true

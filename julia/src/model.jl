@@ -22,6 +22,8 @@ The right-hand side of an ODE and its vector-Jacobian products, for states of el
 - `has_derivatives`, `depends_on_time`: which of the functions can give anything but zero
 - `constants`: numbers that the functions read and that need no gradient
 - `pattern`: the sparsity of the Jacobian; `nothing` where it was not looked for
+- `functions`: what stands behind the wrappers; none where it calls Python
+- `replicas`: the same model for further threads, see [`replicas`](@ref)
 """
 struct Model{T}
     value::RightHandSide{T}
@@ -36,6 +38,8 @@ struct Model{T}
     depends_on_time::Bool
     constants::Vector{T}
     pattern::Union{Nothing,Pattern}
+    functions::Vector{Any}
+    replicas::Vector{Model{T}}
 end
 
 # A generated function with the memory that it works in.
@@ -99,19 +103,46 @@ function generate(
         # Anonymous: names would pile up in the module, one set a model.
         push!(functions, Generated(Core.eval(Pyjlode, anonymous(definition)), c, w))
     end
-    has_derivatives = length(functions) > 1
-    append!(functions, fill(no_derivative, max(0, 5 - length(functions))))
-    vjp_t = VectorJacobian{T}(functions[5])
-    if length(functions) < 6
-        push!(functions, pattern === nothing ? no_derivative : TimeGradient(vjp_t, states))
+    return assemble(T, functions, states, parameters, depends_on_time, c, pattern)
+end
+
+function assemble(
+    ::Type{T}, functions::Vector{Any}, states, parameters, depends_on_time, constants, pattern
+) where {T}
+    all = append!(copy(functions), fill(no_derivative, max(0, 5 - length(functions))))
+    vjp_t = VectorJacobian{T}(all[5])
+    if length(all) < 6
+        push!(all, pattern === nothing ? no_derivative : TimeGradient(vjp_t, states))
     end
     return Model{T}(
-        RightHandSide{T}(functions[1]), VectorJacobian{T}(functions[2]),
-        VectorJacobian{T}(functions[3]), JointVectorJacobian{T}(functions[4]),
-        vjp_t, RightHandSide{T}(functions[6]),
-        states, parameters, has_derivatives, depends_on_time, c, pattern,
+        RightHandSide{T}(all[1]), VectorJacobian{T}(all[2]), VectorJacobian{T}(all[3]),
+        JointVectorJacobian{T}(all[4]), vjp_t, RightHandSide{T}(all[6]), states, parameters,
+        length(functions) > 1, depends_on_time, constants, pattern, functions, Model{T}[],
     )
 end
+
+"""
+    replicas(model, count)
+
+At most `count` models that may be used at the same time: `model` itself, and others with
+workspaces of their own. It is only the one where the right-hand side is in Python.
+"""
+function replicas(model::Model{T}, count::Int) where {T}
+    isempty(model.functions) && return [model]
+    while length(model.replicas) + 1 < count
+        workspace = similar(model.functions[1].workspace)
+        functions = Any[with_workspace(f, workspace) for f in model.functions]
+        (; states, parameters, depends_on_time, constants, pattern) = model
+        push!(
+            model.replicas,
+            assemble(T, functions, states, parameters, depends_on_time, constants, pattern),
+        )
+    end
+    return [model; model.replicas[1:(count - 1)]]
+end
+
+# Not compiled for every model anew.
+with_workspace(@nospecialize(f), workspace) = Generated(f.f, f.constants, workspace)
 
 definitions(expressions) = filter(e -> e isa Expr && e.head === :function, expressions)
 

@@ -17,6 +17,9 @@ computed again. With a `limit` on their number, every second one goes whenever t
 - `states[j]`: the state at the start of step `1 + (j - 1) * every`
 - `stages[n][i]`: stage `i` of step `n`
 - `current`, `count`: the stages of the step under way, and how many evaluations it has made
+- `budget`: how many bytes of stages to keep
+- `start`: room for `k₁` of the first step, where every other step's is the one's before
+- `spare`, `spare_states`: room of the steps of an earlier solve
 """
 mutable struct Tape{T}
     const model::Model{T}
@@ -33,20 +36,49 @@ mutable struct Tape{T}
     keeps::Bool
     current::Vector{Vector{T}}
     count::Int
+    const budget::Int
+    const start::Vector{T}
+    const spare::Vector{Vector{Vector{T}}}
+    const spare_states::Vector{Vector{T}}
 end
 
-function Tape(model::Model{T}, p::Vector{T}, tableau::Tableau, checkpoints::Int) where {T}
+function Tape(
+    model::Model{T}, p::Vector{T}, tableau::Tableau, checkpoints::Int, budget::Int=STAGES_BUDGET[]
+) where {T}
     keeps = checkpoints == 0
-    current = keeps ? new_stages(model, tableau, 1) : Vector{T}[]
+    current = keeps ? new_stages(model, tableau, tableau.first) : Vector{T}[]
     return Tape{T}(
         model, p, tableau, checkpoints, Float64[], Float64[], Int[], Int[], Vector{T}[], 1,
-        Vector{Vector{T}}[], keeps, current, 0,
+        Vector{Vector{T}}[], keeps, current, 0, budget, Vector{T}(undef, model.states),
+        Vector{Vector{T}}[], Vector{T}[],
     )
+end
+
+"Take the steps off a tape, for another solve in the same memory."
+function restart!(tape::Tape)
+    append!(tape.spare, tape.stages)
+    append!(tape.spare_states, tape.states)
+    foreach(empty!, (tape.t, tape.dt))
+    foreach(empty!, (tape.inside, tape.upto))
+    empty!(tape.stages)
+    empty!(tape.states)
+    tape.every, tape.keeps, tape.count = 1, tape.limit == 0, 0
+    return nothing
 end
 
 # Room for the stages of a step from number `from`; those before are another step's.
 function new_stages(model::Model{T}, tableau::Tableau, from::Int) where {T}
     return [Vector{T}(undef, i < from ? 0 : model.states) for i in 1:(tableau.stages)]
+end
+
+function room_for_stages(tape::Tape)
+    isempty(tape.spare) || return pop!(tape.spare)
+    return new_stages(tape.model, tape.tableau, tape.tableau.first)
+end
+
+function room_for_state(tape::Tape{T}) where {T}
+    isempty(tape.spare_states) || return pop!(tape.spare_states)
+    return Vector{T}(undef, tape.model.states)
 end
 
 # The right-hand side as the solver calls it, its values noted.
@@ -67,17 +99,19 @@ function (f::Taped{T})(du::Vector{T}, u::Vector{T}, p::Vector{T}, t) where {T}
 end
 
 # Called by the solver after each accepted step: writes the states at the save points passed, and
-# notes the step.
-struct Recorder{T} <: Function
-    tape::Tape{T}
-    ts::Vector{Float64}
-    out::Vector{T}
-    state::Vector{T}
+# notes the step. The states lie `stride` apart in `out`, after the first `offset` numbers.
+mutable struct Recorder{T} <: Function
+    const tape::Tape{T}
+    const ts::Vector{Float64}
+    const out::Vector{T}
+    const state::Vector{T}
+    const stride::Int
+    offset::Int
 end
 
 function (r::Recorder)(integrator)
     SciMLBase.derivative_discontinuity!(integrator, false)
-    (; tape, ts, out, state) = r
+    (; tape, ts, out, state, stride, offset) = r
     push!(tape.t, integrator.tprev)
     push!(tape.dt, integrator.dt)
     keep_state!(tape, integrator.uprev)
@@ -87,12 +121,12 @@ function (r::Recorder)(integrator)
     saved = length(tape.upto) == 0 ? 1 : tape.upto[end]
     while saved < length(ts) && ts[saved + 1] < integrator.t
         integrator(state, ts[saved + 1])
-        copyto!(out, saved * n + 1, state, 1, n)
+        copyto!(out, offset + saved * stride + 1, state, 1, n)
         saved += 1
     end
     push!(tape.inside, saved)
     if saved < length(ts) && ts[saved + 1] == integrator.t
-        copyto!(out, saved * n + 1, integrator.u, 1, n)
+        copyto!(out, offset + saved * stride + 1, integrator.u, 1, n)
         saved += 1
     end
     push!(tape.upto, saved)
@@ -102,7 +136,7 @@ end
 
 function keep_state!(tape::Tape, u)
     rem(length(tape.t) - 1, tape.every) == 0 || return nothing
-    push!(tape.states, copy(u))
+    push!(tape.states, copyto!(room_for_state(tape), u))
     if 0 < tape.limit < length(tape.states)
         tape.states = tape.states[1:2:end]
         tape.every *= 2
@@ -113,20 +147,21 @@ end
 function keep_stages!(tape::Tape{T}, u) where {T}
     (; model, tableau, current, stages) = tape
     n = length(tape.t)
+    if tableau.first == 2
+        current[1] = n > 1 ? stages[n - 1][tableau.last] : tape.start
+    end
     if tape.count == 0
         # OrdinaryDiffEq makes no step at all of one shorter than the time's rounding.
         stages!(current, tape, n, u, n > 1 ? stages[n - 1] : nothing)
     elseif tableau.first == 2 && n == 1
         model.value(current[1], u, tape.p, tape.t[1])
-    elseif tableau.first == 2
-        current[1] = stages[n - 1][tableau.last]
     end
     push!(stages, current)
-    if n * tableau.stages * model.states * sizeof(T) > STAGES_BUDGET[]
+    if n * tableau.stages * model.states * sizeof(T) > tape.budget
         tape.keeps = false
         empty!(stages)
     else
-        tape.current = new_stages(model, tableau, tableau.first)
+        tape.current = room_for_stages(tape)
     end
     return nothing
 end

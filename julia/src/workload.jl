@@ -52,6 +52,24 @@ function exercise(::Type{T}, method, sensitivities) where {T}
     return nothing
 end
 
+# Two workers, so that what runs in threads is compiled too.
+function exercise_rows(::Type{T}, method, keep, name) where {T}
+    model = generate(T, EXAMPLE, 2, 1, 0, 0, true)
+    settings = Settings(method, 1e-3, 1e-3, 10_000, 0.0, false, 0.0, 0.0)
+    p, ts = T[-1], [0.0, 0.5, 1.0]
+    out, info = zeros(T, 12), zeros(16)
+    WORKERS[] = 2
+    solved = forward_rows(model, settings, T[1, 2, 3, 4], p, ts, out, info, keep)
+    if keep != "values"
+        sensealg = sensitivity(name, 1e-3, 1e-3, false)
+        backward(
+            solved, sensealg, settings, ones(T, 12), zeros(T, 4), zeros(T, 1), zeros(T, 3), info
+        )
+    end
+    WORKERS[] = 0
+    return nothing
+end
+
 const SENSITIVITIES = ("discrete", "gauss", "interpolating", "quadrature", "backsolve")
 
 for method in keys(EXPLICIT), adaptive in (true, false)
@@ -78,6 +96,8 @@ end
     @compile_workload begin
         for T in (Float64, Float32)
             exercise(T, "Tsit5", SENSITIVITIES)
+            exercise_rows(T, "Tsit5", "values", "discrete")
+            exercise_rows(T, "Tsit5", "steps", "discrete")
         end
         exercise(Float64, "Rodas5P", ("gauss",))
     end
@@ -88,6 +108,7 @@ const NumpyVector{T} = PyArray{T,1,true,true,T}
 for T in (Float64, Float32)
     V, W = NumpyVector{T}, NumpyVector{Float64}
     precompile(forward, (Model{T}, Settings, V, V, W, V, W, String, Int, Nothing))
+    precompile(forward_rows, (Model{T}, Settings, V, V, W, V, W, String, Int))
     precompile(set_constants!, (Model{T}, V))
     precompile(evaluate, (Model{T}, V, V, V, Float64))
     precompile_routines(T)

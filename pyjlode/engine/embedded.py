@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SolverError, UnsupportedError
+from ..independent import check_rows
 from ..problem import Interpolant, Problem, Statistics
 from .arguments import call, method_name
 from .failure import Evidence, forward_failure, no_event
@@ -35,6 +36,23 @@ class TorchEngine:
         return method_name(problem)
 
     def solve(self, problem: Problem, stats: Statistics) -> Tensor:
+        if problem.rows is None:
+            return self._solve(problem, stats)
+        check_rows(problem)
+        states, counts = [], []
+        for i in range(problem.rows):
+            row = replace(problem, y0=problem.y0[i : i + 1], rows=None)
+            try:
+                states.append(self._solve(row, stats))
+            except SolverError as error:
+                raise SolverError(
+                    f"Row {i}: {error}", retcode=error.retcode, t=error.t, stats=error.stats, row=i
+                ) from error
+            counts.append(stats.nfe)
+        stats.nfe, stats.rows = sum(counts), {"nfe": torch.tensor(counts)}
+        return torch.cat(states, dim=1)
+
+    def _solve(self, problem: Problem, stats: Statistics) -> Tensor:
         func = _Counted(problem)
         solve, arguments = call(problem)
         try:

@@ -29,6 +29,7 @@ class Functions:
     def __init__(self, module: Any) -> None:
         self.load = module.load
         self.forward = module.forward
+        self.forward_rows = module.forward_rows
         self.backward = module.backward
         self.retcode = module.retcode
         self.interpolate = module.interpolate

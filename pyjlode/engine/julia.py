@@ -112,7 +112,7 @@ class JuliaEngine:
         if differentiate:
             states = Differentiable.apply(solve, problem.y0, problem.t, *parameters)
         else:
-            states = solve.forward(problem.y0, problem.t, parameters, keep="nothing")[0]
+            states = solve.forward(problem.y0, problem.t, parameters, keep="values")[0]
         model.update(problem, states)
         return states, solve
 

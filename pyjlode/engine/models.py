@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.random import fork_rng
 
 from ..errors import SolverError, TraceError, warn
+from ..independent import check_rows
 from ..problem import Problem
 from ..runtime import Runtime, julia_error
 from ..trace.capture import Traced, trace
@@ -174,15 +175,16 @@ class ModelCache:
         self._warned.clear()
 
     def _key(self, structure: Structure, problem: Problem, wanted: Wanted) -> Any:
-        y0 = problem.y0
+        y0 = problem.state
         return (structure.key, problem.key, y0.shape, y0.dtype, wanted)
 
     def _make(self, problem: Problem, wanted: Wanted) -> Model:
+        check_rows(problem)
         try:
             with nothing_kept(problem.owner):
                 traced = trace(
                     problem.func,
-                    problem.y0,
+                    problem.state,
                     derivatives=wanted >= Wanted.GRADIENTS,
                     jacobian=wanted >= Wanted.JACOBIAN,
                 )
@@ -191,7 +193,7 @@ class ModelCache:
         except TraceError as error:
             # A function that fails on plain tensors fails for the user's own reasons: say those.
             with torch.no_grad():
-                problem.func(problem.t[0].to(problem.y0.dtype), problem.y0.detach())
+                problem.func(problem.t[0].to(problem.state.dtype), problem.state.detach())
             self._warn(problem, error)
             return self._callback(problem)
         return model
@@ -230,7 +232,7 @@ class ModelCache:
         A function whose result rests on more than its inputs and tensors (a hidden random state,
         a file) can trace to something else than it computes.
         """
-        y = problem.y0.detach().contiguous()
+        y = problem.state.detach().contiguous()
         t = problem.t[0].detach().to(y.dtype)
         saved = [x.clone() for x in model.updated]
         with torch.no_grad(), fork_rng(devices=[]):
@@ -259,17 +261,17 @@ class ModelCache:
 
     def _callback(self, problem: Problem) -> Model:
         """A model of this very function: nothing of it is compiled, so nothing is kept."""
-        t = problem.t[0].detach().to(problem.y0.dtype)
-        parameters = gradient_leaves(problem.func, t, problem.y0)
-        callback = Callback(problem.func, problem.y0, parameters)
-        handle = callback.model(self.module, _KINDS[problem.y0.dtype])
+        t = problem.t[0].detach().to(problem.state.dtype)
+        parameters = gradient_leaves(problem.func, t, problem.state)
+        callback = Callback(problem.func, problem.state, parameters)
+        handle = callback.model(self.module, _KINDS[problem.state.dtype])
         return Model(
-            handle, parameters, (), (), self.module.set_constants_b, problem.y0.dtype, callback
+            handle, parameters, (), (), self.module.set_constants_b, problem.state.dtype, callback
         )
 
     def _warn(self, problem: Problem, error: TraceError) -> None:
         name = getattr(problem.owner, "__qualname__", type(problem.owner).__name__)
-        cause = reason(error, problem.func, problem.t[0], problem.y0)
+        cause = reason(error, problem.func, problem.t[0], problem.state)
         text = f"{name} runs in Python, called from Julia (callback mode), because {cause}."
         if text not in self._warned:
             self._warned.add(text)

@@ -26,6 +26,10 @@ from .functions import Functions, parts_of
 from .models import Model
 from .trajectory import JuliaInterpolant, examine
 
+# In the order of Julia's report, as `Statistics` has them and as SciML does.
+_COUNTS = ("nfe", "njac", "naccept", "nreject")
+_SCIML_COUNTS = ("nf", "njacs", "naccept", "nreject")
+
 
 @dataclass(frozen=True)
 class Solve:
@@ -47,34 +51,50 @@ class Solve:
     ) -> tuple[Tensor, Any]:
         """The states at ``t``, and Julia's handle for the gradient.
 
-        ``keep`` is what the gradient needs of the solve: nothing, dense output or the steps.
+        ``keep`` is what the gradient needs of the solve: nothing, dense output or the steps; or
+        ``"values"``, if there will be no gradient.
         """
         self.model.refresh()
         out = torch.empty((t.numel(), *y0.shape), dtype=y0.dtype)
-        info = torch.zeros(8, dtype=torch.float64)
+        rows = self.problem.rows
+        info = torch.zeros((rows or 1, 8), dtype=torch.float64)
+        arguments = (
+            self.model.handle,
+            self.functions.forward_settings(self.problem, self.method, self.python),
+            _array(y0),
+            flatten(parameters, y0.dtype).numpy(),
+            _array(t.to(torch.float64)),
+            _array(out),
+            _array(info),
+            keep,
+            getattr(self.sensealg, "checkpoints", None) or 0,
+        )
         with self.python.errors(), self.model.errors():
-            solved = self.functions.forward(
-                self.model.handle,
-                self.functions.forward_settings(self.problem, self.method, self.python),
-                _array(y0),
-                flatten(parameters, y0.dtype).numpy(),
-                _array(t.to(torch.float64)),
-                _array(out),
-                info.numpy(),
-                keep,
-                getattr(self.sensealg, "checkpoints", None) or 0,
-                self._watch(),
-                self.dense,
-            )
-        success, reached, nfe, njac, naccept, nreject, _, saved = info.tolist()
-        if not success:
-            counts = {"nf": nfe, "njacs": njac, "naccept": naccept, "nreject": nreject}
-            raise self._forward_failure(solved, reached, counts, out[: int(saved)])
+            if rows is not None:
+                solved = self.functions.forward_rows(*arguments)
+            else:
+                solved = self.functions.forward(*arguments, self._watch(), self.dense)
+        self._report(info, solved, out)
         if self.dense:
             self.interpolants.append(JuliaInterpolant(self.functions, self.model, solved, y0))
-        self.stats.nfe, self.stats.njac = int(nfe), int(njac)
-        self.stats.naccept, self.stats.nreject = int(naccept), int(nreject)
         return out, solved
+
+    def _report(self, info: Tensor, solved: Any, out: Tensor) -> None:
+        """Fill the statistics, or raise the failure."""
+        rows = self.problem.rows
+        failed = (info[:, 0] == 0).nonzero()
+        if len(failed):
+            row = int(failed[0])
+            _, reached, *counts, _, saved = info[row].tolist()
+            named = dict(zip(_SCIML_COUNTS, counts, strict=True))
+            if rows is not None:
+                retcode = str(self.functions.retcode(solved))
+                raise self._failure("The solve", retcode, reached, named, row)
+            raise self._forward_failure(solved, reached, named, out[: int(saved)])
+        if rows is not None:
+            self.stats.rows = dict(zip(_COUNTS, info[:, 2:6].long().unbind(1), strict=True))
+        for name, count in zip(_COUNTS, info[:, 2:6].sum(0).tolist(), strict=True):
+            setattr(self.stats, name, int(count))
 
     def backward(self, solved: Any, cotangent: Tensor, with_t: bool) -> tuple[Tensor, ...]:
         """Gradients with respect to the initial state, the times and the flat parameters."""
@@ -102,7 +122,8 @@ class Solve:
                 info.numpy(),
             )
         if message is not None:
-            raise self._failure("The backward solve", str(message), float(info[1]), {})
+            row = None if self.problem.rows is None else int(info[3])
+            raise self._failure("The backward solve", str(message), float(info[1]), {}, row)
         self.stats.nfe_backward = int(info[2])
         return gradient_u, gradient_t, gradient_p
 
@@ -166,7 +187,7 @@ class Solve:
         )
 
     def _failure(
-        self, what: str, retcode: str, reached: float, counts: dict[str, float]
+        self, what: str, retcode: str, reached: float, counts: dict[str, float], row: int | None
     ) -> SolverError:
         advice = {
             "MaxIters": "a stiff method such as Rodas5P or FBDF, or a larger max_num_steps",
@@ -175,11 +196,14 @@ class Solve:
             "DtNaN": "a look at func: it returned NaN",
         }
         cure = advice.get(retcode, "another method, sensealg or tolerances")
+        where = "" if row is None else f" of row {row}"
         return SolverError(
-            f"{what} with {self.method.name} stopped at t = {reached:.6g} ({retcode}). Try {cure}.",
+            f"{what}{where} with {self.method.name} stopped at t = {reached:.6g} ({retcode}). "
+            f"Try {cure}.",
             retcode=retcode,
             t=reached,
             stats={k: int(v) for k, v in counts.items()},
+            row=row,
         )
 
 
