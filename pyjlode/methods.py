@@ -18,6 +18,8 @@ class Method:
     order : int
     stiff : bool
         Whether it is meant for stiff problems (all such methods are implicit).
+    family : {"Runge-Kutta", "Rosenbrock", "SDIRK", "BDF", "Adams"}
+        What a step is made of; "Runge-Kutta" is short for the explicit ones.
     torch_name : str or None
         torchdiffeq's name for it, where the torch engine has it.
     julia : bool
@@ -30,6 +32,7 @@ class Method:
     name: str
     order: int
     stiff: bool = False
+    family: str = "Runge-Kutta"
     torch_name: str | None = None
     julia: bool = True
     fixed: bool = False
@@ -53,24 +56,26 @@ _CATALOGUE = (
     Method("Midpoint", 2, torch_name="midpoint", fixed=True, reference="Runge 1895"),
     Method("Heun", 2, torch_name="heun2", fixed=True, reference="Heun 1900"),
     Method("RK4", 4, torch_name="rk4", fixed=True, reference="Kutta 1901"),
-    Method("Rosenbrock23", 3, stiff=True, reference="Shampine & Reichelt 1997"),
-    Method("Rodas4", 4, stiff=True, reference="Hairer & Wanner 1996"),
-    Method("Rodas5P", 5, stiff=True, reference="Steinebach 2023"),
-    Method("TRBDF2", 2, stiff=True, reference="Bank et al. 1985"),
-    Method("KenCarp4", 4, stiff=True, reference="Kennedy & Carpenter 2003"),
-    Method("Kvaerno5", 5, stiff=True, reference="Kvaerno 2004"),
-    Method("FBDF", 5, stiff=True, reference="Shampine 2002"),
-    Method("QNDF", 5, stiff=True, reference="Shampine & Reichelt 1997"),
+    Method(
+        "Rosenbrock23", 3, stiff=True, family="Rosenbrock", reference="Shampine & Reichelt 1997"
+    ),
+    Method("Rodas4", 4, stiff=True, family="Rosenbrock", reference="Hairer & Wanner 1996"),
+    Method("Rodas5P", 5, stiff=True, family="Rosenbrock", reference="Steinebach 2023"),
+    Method("TRBDF2", 2, stiff=True, family="SDIRK", reference="Bank et al. 1985"),
+    Method("KenCarp4", 4, stiff=True, family="SDIRK", reference="Kennedy & Carpenter 2003"),
+    Method("Kvaerno5", 5, stiff=True, family="SDIRK", reference="Kvaerno 2004"),
+    Method("FBDF", 5, stiff=True, family="BDF", reference="Shampine 2002"),
+    Method("QNDF", 5, stiff=True, family="BDF", reference="Shampine & Reichelt 1997"),
     Method("dopri8", 8, torch_name="dopri8", julia=False, reference="Prince & Dormand 1981"),
     Method("fehlberg2", 2, torch_name="fehlberg2", julia=False, reference="Fehlberg 1969"),
     Method("adaptive_heun", 2, torch_name="adaptive_heun", julia=False, reference="Heun 1900"),
     Method("heun3", 3, torch_name="heun3", julia=False, fixed=True, reference="Heun 1900"),
     Method(
-        "explicit_adams", 4, torch_name="explicit_adams", julia=False, fixed=True,
+        "explicit_adams", 4, family="Adams", torch_name="explicit_adams", julia=False, fixed=True,
         reference="Hairer et al. 1993",
     ),
     Method(
-        "implicit_adams", 4, torch_name="implicit_adams", julia=False, fixed=True,
+        "implicit_adams", 4, family="Adams", torch_name="implicit_adams", julia=False, fixed=True,
         reference="Hairer et al. 1993",
     ),
 )  # fmt: skip

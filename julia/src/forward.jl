@@ -24,14 +24,14 @@ end
 A forward solve, with what its gradient needs: the model, the parameters and constants at the time
 of the solve, the settings, SciML's solution, and for the discrete adjoint the steps.
 """
-struct Solved{T,S}
+struct Solved{T,S,P<:Union{Nothing,AbstractTape{T}}}
     model::Model{T}
     p::Vector{T}
     constants::Vector{T}
     ts::Vector{Float64}
     settings::Settings
     solution::S
-    tape::Union{Nothing,Tape{T}}
+    tape::P
 end
 
 function with_method(s::Settings, method::String)
@@ -110,19 +110,27 @@ end
 
 # A solve whose steps are noted on a tape.
 function record(model::Model{T}, settings, u0, p, ts, out, checkpoints) where {T}
-    tape = Tape(model, p, tableau(settings.method, !settings.fixed), checkpoints)
-    problem = ODEProblem{true,SciMLBase.FullSpecialize}(
-        ODEFunction{true,SciMLBase.FullSpecialize}(Taped(tape)), u0, (ts[1], ts[end]), p
-    )
+    if is_implicit(settings.method)
+        tape = ImplicitTape(model, p, implicit_tableau(settings.method), checkpoints)
+        f = ode_function(model, true)
+    else
+        tape = Tape(model, p, tableau(settings.method, !settings.fixed), checkpoints)
+        f = ODEFunction{true,SciMLBase.FullSpecialize}(Taped(tape))
+    end
+    return record(tape, f, settings, u0, ts, out)
+end
+
+function record(tape::AbstractTape{T}, f, settings, u0::Vector{T}, ts, out) where {T}
+    problem = ODEProblem{true,SciMLBase.FullSpecialize}(f, u0, (ts[1], ts[end]), tape.p)
     copyto!(out, u0)
     recorder = DiscreteCallback(
         always, Recorder(tape, ts, out, similar(u0)); save_positions=(false, false)
     )
     integrator = init(
-        problem, algorithm(settings.method); solver_options(settings, ts)..., callback=recorder,
-        dense=false, save_everystep=false, save_start=false, save_end=false,
+        problem, algorithm(settings.method, problem); solver_options(settings, ts)...,
+        callback=recorder, dense=false, save_everystep=false, save_start=false, save_end=false,
     )
-    tape.count = 0 # the choice of the first step evaluates too
+    end_step!(tape) # the choice of the first step evaluates too
     return solve!(integrator), Float64(integrator.t), tape
 end
 

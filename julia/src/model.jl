@@ -12,12 +12,20 @@ const JointVectorJacobian{T} =
     FunctionWrapper{Nothing,Tuple{Vector{T},Vector{T},Vector{T},Vector{T},Vector{T},Float64}}
 
 """
+`vjp_jvp!(g, gp, v, k, u, p, t)`: the gradient of `v · (∂f/∂u k + s ∂f/∂t)`, where `k` ends with
+`s` and `g` with the derivative with respect to `t`.
+"""
+const SecondDerivative{T} = FunctionWrapper{
+    Nothing,Tuple{Vector{T},Vector{T},Vector{T},Vector{T},Vector{T},Vector{T},Float64}
+}
+
+"""
     Model{T}
 
 The right-hand side of an ODE and its vector-Jacobian products, for states of element type `T`.
 
 # Fields
-- `value`, `vjp`, `vjp_p`, `vjp_both`, `vjp_t`, `tgrad`: the functions; those that were not asked for do nothing
+- `value`, `vjp`, `vjp_p`, `vjp_both`, `vjp_t`, `tgrad`, `vjp_jvp`: the functions; those that were not asked for do nothing
 - `states`, `parameters`: lengths of `u` and `p`
 - `has_derivatives`, `depends_on_time`: which of the functions can give anything but zero
 - `constants`: numbers that the functions read and that need no gradient
@@ -30,6 +38,7 @@ struct Model{T}
     vjp_both::JointVectorJacobian{T}
     vjp_t::VectorJacobian{T}
     tgrad::RightHandSide{T}
+    vjp_jvp::SecondDerivative{T}
     states::Int
     parameters::Int
     has_derivatives::Bool
@@ -47,6 +56,8 @@ end
 (g::Generated)(du, u, p, t) = g.f(du, u, p, t, g.constants, g.workspace)
 (g::Generated)(out, v, u, p, t) = g.f(out, v, u, p, t, g.constants, g.workspace)
 (g::Generated)(out, out_p, v, u, p, t) = g.f(out, out_p, v, u, p, t, g.constants, g.workspace)
+(g::Generated)(out, out_p, v, k, u, p, t) =
+    g.f(out, out_p, v, k, u, p, t, g.constants, g.workspace)
 
 # ∂f/∂t element by element, where only its products with vectors were generated.
 struct TimeGradient{T} <: Function
@@ -67,16 +78,14 @@ function (g::TimeGradient{T})(du, u, p, t) where {T}
     return nothing
 end
 
-no_derivative(out, v, u, p, t) = nothing
-no_derivative(out, out_p, v, u, p, t) = nothing
-no_derivative(du, u, p, t) = nothing
+no_derivative(arguments...) = nothing
 
 """
     generate(kind, source, states, parameters, constants, workspace, depends_on_time, pattern)
 
 Compile the Julia source of a model. `kind` is `"float32"` or `"float64"`; `source` defines
 `value`; where the model has derivatives, `vjp`, `vjp_p`, `vjp_both` and `vjp_t`; for implicit methods
-`tgrad`. `constants` and `workspace` are lengths.
+`tgrad`, and for the discrete adjoint of some `vjp_jvp`. `constants` and `workspace` are lengths.
 """
 function generate(
     kind, source, states, parameters, constants, workspace, depends_on_time, pattern
@@ -92,24 +101,23 @@ function generate(
     depends_on_time::Bool, pattern::Union{Nothing,Pattern}=nothing,
 ) where {T}
     c, w = zeros(T, constants), Vector{T}(undef, workspace)
-    # Vectors of `Any`: each function is of a new type, for which a vector that narrows its
-    # element type would be compiled again, in more time than the function itself.
-    functions = Any[]
+    # Of `Any`: each function is of a new type, for which a container that narrows its element type
+    # would be compiled again, in more time than the function itself.
+    functions = Dict{Symbol,Any}()
     for definition in definitions(Meta.parseall(source).args)
         # Anonymous: names would pile up in the module, one set a model.
-        push!(functions, Generated(Core.eval(Pyjlode, anonymous(definition)), c, w))
+        f = Generated(Core.eval(Pyjlode, anonymous(definition)), c, w)
+        functions[definition.args[1].args[1]] = f
     end
-    has_derivatives = length(functions) > 1
-    append!(functions, fill(no_derivative, max(0, 5 - length(functions))))
-    vjp_t = VectorJacobian{T}(functions[5])
-    if length(functions) < 6
-        push!(functions, pattern === nothing ? no_derivative : TimeGradient(vjp_t, states))
-    end
+    found(name, default=no_derivative) = get(functions, name, default)
+    vjp_t = VectorJacobian{T}(found(:vjp_t))
+    by_products = pattern === nothing ? no_derivative : TimeGradient(vjp_t, states)
     return Model{T}(
-        RightHandSide{T}(functions[1]), VectorJacobian{T}(functions[2]),
-        VectorJacobian{T}(functions[3]), JointVectorJacobian{T}(functions[4]),
-        vjp_t, RightHandSide{T}(functions[6]),
-        states, parameters, has_derivatives, depends_on_time, c, pattern,
+        RightHandSide{T}(functions[:value]), VectorJacobian{T}(found(:vjp)),
+        VectorJacobian{T}(found(:vjp_p)), JointVectorJacobian{T}(found(:vjp_both)),
+        vjp_t, RightHandSide{T}(found(:tgrad, by_products)),
+        SecondDerivative{T}(found(:vjp_jvp)),
+        states, parameters, haskey(functions, :vjp), depends_on_time, c, pattern,
     )
 end
 

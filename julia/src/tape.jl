@@ -4,6 +4,9 @@
 # of a gradient's time.
 const STAGES_BUDGET = Ref(2^30)
 
+"Where a solve's accepted steps are noted: [`Tape`](@ref), [`ImplicitTape`](@ref)."
+abstract type AbstractTape{T} end
+
 """
     Tape{T}
 
@@ -18,7 +21,7 @@ computed again. With a `limit` on their number, every second one goes whenever t
 - `stages[n][i]`: stage `i` of step `n`
 - `current`, `count`: the stages of the step under way, and how many evaluations it has made
 """
-mutable struct Tape{T}
+mutable struct Tape{T} <: AbstractTape{T}
     const model::Model{T}
     const p::Vector{T}
     const tableau::Tableau
@@ -68,8 +71,8 @@ end
 
 # Called by the solver after each accepted step: writes the states at the save points passed, and
 # notes the step.
-struct Recorder{T} <: Function
-    tape::Tape{T}
+struct Recorder{T,P<:AbstractTape{T}} <: Function
+    tape::P
     ts::Vector{Float64}
     out::Vector{T}
     state::Vector{T}
@@ -80,8 +83,7 @@ function (r::Recorder)(integrator)
     (; tape, ts, out, state) = r
     push!(tape.t, integrator.tprev)
     push!(tape.dt, integrator.dt)
-    keep_state!(tape, integrator.uprev)
-    tape.keeps && keep_stages!(tape, integrator.uprev)
+    note_step!(tape, integrator)
     # Only now the save points: to interpolate, Verner's methods evaluate further stages.
     n = length(state)
     saved = length(tape.upto) == 0 ? 1 : tape.upto[end]
@@ -96,11 +98,19 @@ function (r::Recorder)(integrator)
         saved += 1
     end
     push!(tape.upto, saved)
-    tape.count = 0
+    end_step!(tape)
     return nothing
 end
 
-function keep_state!(tape::Tape, u)
+function note_step!(tape::Tape, integrator)
+    keep_state!(tape, integrator.uprev)
+    tape.keeps && keep_stages!(tape, integrator.uprev)
+    return nothing
+end
+
+end_step!(tape::Tape) = (tape.count = 0; nothing)
+
+function keep_state!(tape::AbstractTape, u)
     rem(length(tape.t) - 1, tape.every) == 0 || return nothing
     push!(tape.states, copy(u))
     if 0 < tape.limit < length(tape.states)

@@ -66,18 +66,10 @@ class JuliaEngine:
             raise UnsupportedError(
                 f'The Julia engine has no {method}; use Vern7, Vern9 or Tsit5, or engine="torch".'
             )
-        implicit = problem.method is not None and problem.method.stiff
-        sensealg = problem.sensealg or (GaussAdjoint() if implicit else DiscreteAdjoint())
-        if implicit and isinstance(sensealg, DiscreteAdjoint):
-            raise UnsupportedError(
-                f"DiscreteAdjoint is for explicit methods; with {method} use GaussAdjoint or "
-                "InterpolatingAdjoint."
-            )
-        if implicit:
+        if problem.method is not None and problem.method.stiff:
             self.functions.load(method)
-        # With gradients enabled one is likely needed; which tensors func uses, the trace says.
-        wanted = Wanted.GRADIENTS if torch.is_grad_enabled() else Wanted.VALUES
-        model = self.models.get(problem, wanted=Wanted.JACOBIAN if implicit else wanted)
+        model = self.models.get(problem, wanted=_wanted(problem))
+        sensealg = _sensealg(problem, model)
         inputs = (problem.y0, problem.t, *model.parameters)
         differentiate = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
         solve = _Solve(self.functions, model, problem, method, sensealg, stats)
@@ -103,6 +95,34 @@ class _Functions:
         self.retcode = module.retcode
         self.settings = lru_cache(maxsize=64)(module.Settings)
         self.sensitivity = lru_cache(maxsize=64)(module.sensitivity)
+
+
+def _wanted(problem: Problem) -> Wanted:
+    """What the model must have, where which tensors need a gradient only the trace will say."""
+    method, differentiate = problem.method, torch.is_grad_enabled()
+    if method is None or not method.stiff:
+        return Wanted.GRADIENTS if differentiate else Wanted.VALUES
+    discrete = isinstance(problem.sensealg, DiscreteAdjoint | None)
+    if differentiate and discrete and method.family == "Rosenbrock":
+        return Wanted.SECOND  # a step's matrix is a Jacobian, and is differentiated too
+    return Wanted.JACOBIAN
+
+
+def _sensealg(problem: Problem, model: Model) -> SensitivityAlgorithm:
+    """The sensitivity algorithm: the one asked for, or the default."""
+    method, chosen = problem.method, problem.sensealg
+    if chosen is not None and not isinstance(chosen, DiscreteAdjoint):
+        return chosen
+    reason = ""
+    if method is not None and method.family == "BDF":
+        reason = f"DiscreteAdjoint is for one-step methods, and {method.name} is none"
+    elif _wanted(problem) is Wanted.SECOND and not model.has_second:
+        reason = "DiscreteAdjoint needs second derivatives of func, and it has none in Julia"
+    if not reason:
+        return chosen or DiscreteAdjoint()
+    if chosen is None:
+        return GaussAdjoint()
+    raise UnsupportedError(f"{reason}; use GaussAdjoint or InterpolatingAdjoint.")
 
 
 def _decay(rate: Tensor, t: Tensor, y: Tensor) -> Tensor:

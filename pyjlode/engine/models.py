@@ -35,6 +35,7 @@ class Wanted(IntEnum):
     VALUES = 0
     GRADIENTS = 1
     JACOBIAN = 2
+    SECOND = 3
 
 
 _CAPACITY = 128
@@ -58,6 +59,8 @@ class Model:
     set_constants : Any
         The Julia function that hands over the constants' values.
     dtype : torch.dtype
+    has_second : bool
+        Whether it has second derivatives.
     callback : Callback or None
         The Python function that is called, in callback mode.
     """
@@ -68,6 +71,7 @@ class Model:
     updated: tuple[Tensor, ...]
     set_constants: Any
     dtype: torch.dtype
+    has_second: bool = False
     callback: Callback | None = None
 
     @property
@@ -158,7 +162,7 @@ class ModelCache:
             for tensors in (model.tensors, model.constants)
         ]
         traced = None if model.callback else replace(model, tensors=(), constants=())
-        has = wanted if model.callback is None else Wanted.JACOBIAN
+        has = wanted if model.callback is None else Wanted.SECOND
         entry = _Entry(traced, places[0], places[1], problem.owner)
         self._entries[self._key(after, problem, has)] = entry
         if len(self._entries) > _CAPACITY:
@@ -179,14 +183,7 @@ class ModelCache:
 
     def _make(self, problem: Problem, wanted: Wanted) -> Model:
         try:
-            with nothing_kept(problem.owner):
-                traced = trace(
-                    problem.func,
-                    problem.y0,
-                    derivatives=wanted >= Wanted.GRADIENTS,
-                    jacobian=wanted >= Wanted.JACOBIAN,
-                )
-            model = self.compile(traced)
+            model = self._trace(problem, wanted)
             self._verify(problem, model)
         except TraceError as error:
             # A function that fails on plain tensors fails for the user's own reasons: say those.
@@ -195,6 +192,23 @@ class ModelCache:
             self._warn(problem, error)
             return self._callback(problem)
         return model
+
+    def _trace(self, problem: Problem, wanted: Wanted) -> Model:
+        with nothing_kept(problem.owner):
+            traced = trace(
+                problem.func,
+                problem.y0,
+                derivatives=wanted >= Wanted.GRADIENTS,
+                jacobian=wanted >= Wanted.JACOBIAN,
+                second=wanted >= Wanted.SECOND,
+            )
+        try:
+            return self.compile(traced)
+        except TraceError:
+            if not traced.has_second:
+                raise
+        # It may be only the second derivatives that have no Julia code.
+        return self._trace(problem, Wanted.JACOBIAN)
 
     def compile(self, traced: Traced) -> Model:
         """Compile what was traced; nothing is remembered."""
@@ -216,6 +230,7 @@ class ModelCache:
             traced.updated,
             self.module.set_constants_b,
             traced.dtype,
+            traced.has_second,
         )
 
     def _pattern(self, source: ModelSource) -> Any:
@@ -264,8 +279,9 @@ class ModelCache:
         callback = Callback(problem.func, problem.y0, parameters)
         handle = callback.model(self.module, _KINDS[problem.y0.dtype])
         return Model(
-            handle, parameters, (), (), self.module.set_constants_b, problem.y0.dtype, callback
-        )
+            handle, parameters, (), (), self.module.set_constants_b, problem.y0.dtype,
+            callback=callback,
+        )  # fmt: skip
 
     def _warn(self, problem: Problem, error: TraceError) -> None:
         name = getattr(problem.owner, "__qualname__", type(problem.owner).__name__)
