@@ -69,6 +69,10 @@ class Method:
         return ("julia",) * self.julia + ("torch",) * (self.torch_name is not None)
 
 
+# The implicit ones whose tableaus the discrete adjoint has.
+_DISCRETE = {"Rosenbrock23", "Rodas4", "Rodas5P", "TRBDF2", "KenCarp4", "Kvaerno5"}
+
+
 @dataclass(frozen=True)
 class Family:
     """Methods of one package and kind; ``table`` has ``name:order``, with ``!`` for fixed steps."""
@@ -90,7 +94,8 @@ class Family:
                 Method(
                     name, int(order), self.stiff, reference=_DOCS + self.page, family=self.name,
                     package=f"OrdinaryDiffEq{self.package}", adaptive=not entry.endswith("!"),
-                    implicit=self.implicit, adjoint=self.adjoint,
+                    implicit=self.implicit,
+                    adjoint="discrete" if name in _DISCRETE else self.adjoint,
                 )
             )  # fmt: skip
         return found

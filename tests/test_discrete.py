@@ -203,7 +203,7 @@ def test_what_there_is_not(engine: str) -> None:
         DiscreteAdjoint(checkpoints=0)
     refused = {
         "torch": {"sensealg": DiscreteAdjoint(checkpoints=3)},
-        "julia": {"sensealg": DiscreteAdjoint(), "method": "Rodas5P"},
+        "julia": {"sensealg": DiscreteAdjoint(), "method": "FBDF"},
     }[engine]
     with pytest.raises(UnsupportedError, match=r"BacksolveAdjoint|GaussAdjoint"):
         odeint(lambda t, y: -y, y0, [0.0, 1.0], engine=engine, **refused)

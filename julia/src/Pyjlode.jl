@@ -13,11 +13,11 @@ module Pyjlode
 using ADTypes: AutoFiniteDiff
 using DiffEqCallbacks: IntegrandValuesSum, IntegratingSumCallback
 using FunctionWrappers: FunctionWrapper
-using LinearAlgebra: BLAS, LAPACK, dot, exp!
-using LinearSolve: KLUFactorization
+using LinearAlgebra: BLAS, I, LAPACK, LU, dot, exp!, issuccess, ldiv!, lu!
+using LinearSolve: LinearSolve, KLUFactorization
 using OrdinaryDiffEqCore: OrdinaryDiffEqCore
 using OrdinaryDiffEqLowOrderRK: AutoDP5, BS3, DP5, Euler, Heun, Midpoint, RK4
-using OrdinaryDiffEqRosenbrock: Rodas4, Rodas5P, Rosenbrock23
+using OrdinaryDiffEqRosenbrock: OrdinaryDiffEqRosenbrock, Rodas4, Rodas5P, Rosenbrock23
 using OrdinaryDiffEqTsit5: AutoTsit5, Tsit5
 using OrdinaryDiffEqVerner: AutoVern6, AutoVern7, AutoVern8, AutoVern9, Vern6, Vern7, Vern8, Vern9
 using PrecompileTools: @compile_workload, @setup_workload
@@ -26,7 +26,7 @@ using QuadGK: quadgk
 using SciMLBase: CallbackSet, DiscreteCallback, ODEFunction, ODEProblem, SciMLBase, init, reinit!,
     solve!, step!, successful_retcode
 using SciMLLogging: SciMLLogging
-using SparseArrays: SparseMatrixCSC, nnz, nonzeros, nzrange, sparse
+using SparseArrays: SparseMatrixCSC, findnz, nnz, nonzeros, nzrange, sparse
 using SciMLSensitivity: SciMLSensitivity, BacksolveAdjoint, GaussAdjoint, InterpolatingAdjoint,
     ODEAdjointProblem, QuadratureAdjoint, ZygoteVJP
 
@@ -43,11 +43,17 @@ include("jacobian.jl")
 include("methods.jl")
 include("tableaus.jl")
 include("settings.jl")
+include("implicit_tableaus.jl")
 include("tape.jl")
+include("implicit_tape.jl")
 include("watch.jl")
 include("forward.jl")
 include("adjoint.jl")
 include("discrete.jl")
+include("stage_matrix.jl")
+include("discrete_implicit.jl")
+include("discrete_rosenbrock.jl")
+include("discrete_sdirk.jl")
 include("independent.jl")
 include("callback.jl")
 include("workload.jl")

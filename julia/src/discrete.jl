@@ -68,9 +68,14 @@ function backward(
     end
     copyto!(gradient_p, sweep.dp)
     copyto!(gradient_t, 1, sweep.dts, 1, length(gradient_t))
-    info[1], info[2], info[3] = 1, ts[1], sweep.products
-    finite = all(isfinite, gradient_u) && all(isfinite, gradient_p) && all(isfinite, gradient_t)
-    finite || throw(BackwardFailure("Unstable", ts[1]))
+    report_backward!(info, sweep, gradient_u, gradient_p, gradient_t)
+    return nothing
+end
+
+function report_backward!(info, sweep, gradients...)
+    start = sweep.ts[1]
+    info[1], info[2], info[3] = 1, start, sweep.products
+    all(g -> all(isfinite, g), gradients) || throw(BackwardFailure("Unstable", start))
     return nothing
 end
 

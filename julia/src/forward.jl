@@ -6,14 +6,14 @@
 A forward solve, with what its gradient needs: the model, the parameters and constants at the time
 of the solve, the settings, SciML's solution, and for the discrete adjoint the steps.
 """
-struct Solved{T,S}
+struct Solved{T,S,P<:Union{Nothing,AbstractTape{T}}}
     model::Model{T}
     p::Vector{T}
     constants::Vector{T}
     ts::Vector{Float64}
     settings::Settings
     solution::S
-    tape::Union{Nothing,Tape{T}}
+    tape::P
 end
 
 """
@@ -79,25 +79,33 @@ end
 
 # A solve whose steps are noted on a tape.
 function record(model::Model{T}, settings, u0, p, ts, out, checkpoints, watch) where {T}
-    tape = Tape(model, p, tableau(settings.method, !settings.fixed), checkpoints)
-    integrator, _ = recording(tape, settings, u0, ts, out, length(u0))
+    if is_implicit(settings.method)
+        tape = ImplicitTape(model, p, implicit_tableau(settings.method), checkpoints)
+        f = ode_function(model, true)
+    else
+        tape = Tape(model, p, tableau(settings.method, !settings.fixed), checkpoints)
+        f = ODEFunction{true,SciMLBase.FullSpecialize}(Taped(tape))
+    end
+    return record(tape, f, settings, u0, ts, out, watch)
+end
+
+function record(tape::AbstractTape{T}, f, settings, u0::Vector{T}, ts, out, watch) where {T}
+    integrator, _ = recording(tape, f, settings, u0, ts, out, length(u0))
     copyto!(out, u0)
-    tape.count = 0 # the choice of the first step evaluates too
-    retune!(integrator.controller_cache, settings)
+    end_step!(tape) # the choice of the first step evaluates too
     return run!(integrator, watch), Float64(integrator.t), tape
 end
 
 # An integrator that notes its steps on a tape, with the callback that does it.
-function recording(tape::Tape{T}, settings, u0, ts, out, stride) where {T}
-    problem = ODEProblem{true,SciMLBase.FullSpecialize}(
-        ODEFunction{true,SciMLBase.FullSpecialize}(Taped(tape)), u0, (ts[1], ts[end]), tape.p
-    )
+function recording(tape::AbstractTape{T}, f, settings, u0, ts, out, stride) where {T}
+    problem = ODEProblem{true,SciMLBase.FullSpecialize}(f, u0, (ts[1], ts[end]), tape.p)
     recorder = Recorder(tape, ts, out, similar(u0), stride, 0)
     integrator = init(
-        problem, algorithm(settings.method); solver_options(settings, ts)...,
+        problem, algorithm(settings.method, problem); solver_options(settings, ts)...,
         callback=DiscreteCallback(always, recorder; save_positions=(false, false)),
         dense=false, save_everystep=false, save_start=false, save_end=false,
     )
+    retune!(integrator.controller_cache, settings)
     return integrator, recorder
 end
 

@@ -190,7 +190,8 @@ function forward_rows(
         fill("", length(parts)), Threads.Atomic{Int}(count + 1),
     )
     copyto!(out, u0)
-    tapes = keep in ("steps", "values") && !is_implicit(settings.method)
+    tapes = keep in ("steps", "values") && !is_implicit(settings.method) &&
+        has_tableau(settings.method)
     solved = if tapes
         tableau(settings.method, !settings.fixed) # for the first time not in a thread
         [Steps{T}() for _ in parts]
@@ -240,7 +241,7 @@ end
 # An explicit method: one integrator for all rows of a thread, its steps taped.
 struct TapedRow{T,I}
     tape::Tape{T}
-    recorder::Recorder{T}
+    recorder::Recorder{T,Tape{T}}
     integrator::I
     u0::Vector{T}
     report::Vector{Float64}
@@ -254,7 +255,8 @@ function TapedRow(rows::Rows, model::Model)
     )
     u0 = rows.u0[1:(rows.states)]
     stride = rows.count * rows.states
-    integrator, recorder = recording(tape, settings, u0, rows.ts, rows.out, stride)
+    f = ODEFunction{true,SciMLBase.FullSpecialize}(Taped(tape))
+    integrator, recorder = recording(tape, f, settings, u0, rows.ts, rows.out, stride)
     return TapedRow(tape, recorder, integrator, u0, zeros(8))
 end
 
@@ -294,14 +296,18 @@ function solve_row!(solutions::Vector{Any}, solver::WholeRow, rows::Rows, row::I
     (; model, out, report) = solver
     (; settings, states, count, p, ts) = rows
     u0 = rows.u0[((row - 1) * states + 1):(row * states)]
-    solution, reached, _ = save(model, settings, u0, p, ts, out, rows.keep == "dense")
+    solution, reached, tape = if rows.keep == "steps"
+        record(model, settings, u0, p, ts, out, rows.checkpoints, nothing)
+    else
+        save(model, settings, u0, p, ts, out, rows.keep == "dense", nothing)
+    end
     report!(report, solution, reached)
     for i in eachindex(ts)
         copyto!(rows.out, ((i - 1) * count + row - 1) * states + 1, out, (i - 1) * states + 1, states)
     end
     if rows.keep != "values"
         # The constants are those of all rows.
-        push!(solutions, Solved(model, p, model.constants, ts, settings, solution, nothing))
+        push!(solutions, Solved(model, p, model.constants, ts, settings, solution, tape))
     end
     return solution.retcode
 end

@@ -12,12 +12,20 @@ const JointVectorJacobian{T} =
     FunctionWrapper{Nothing,Tuple{Vector{T},Vector{T},Vector{T},Vector{T},Vector{T},Float64}}
 
 """
+`vjp_jvp!(g, gp, v, k, u, p, t)`: the gradient of `v · (∂f/∂u k + s ∂f/∂t)`, where `k` ends with
+`s` and `g` with the derivative with respect to `t`.
+"""
+const SecondDerivative{T} = FunctionWrapper{
+    Nothing,Tuple{Vector{T},Vector{T},Vector{T},Vector{T},Vector{T},Vector{T},Float64}
+}
+
+"""
     Model{T}
 
 The right-hand side of an ODE and its vector-Jacobian products, for states of element type `T`.
 
 # Fields
-- `value`, `vjp`, `vjp_p`, `vjp_both`, `vjp_t`, `tgrad`: the functions; those that were not asked for do nothing
+- `value`, `vjp`, `vjp_p`, `vjp_both`, `vjp_t`, `tgrad`, `vjp_jvp`: the functions; those that were not asked for do nothing
 - `states`, `parameters`: lengths of `u` and `p`
 - `has_derivatives`, `depends_on_time`: which of the functions can give anything but zero
 - `constants`: numbers that the functions read and that need no gradient
@@ -32,13 +40,14 @@ struct Model{T}
     vjp_both::JointVectorJacobian{T}
     vjp_t::VectorJacobian{T}
     tgrad::RightHandSide{T}
+    vjp_jvp::SecondDerivative{T}
     states::Int
     parameters::Int
     has_derivatives::Bool
     depends_on_time::Bool
     constants::Vector{T}
     pattern::Union{Nothing,Pattern}
-    functions::Vector{Any}
+    functions::Dict{Symbol,Any}
     replicas::Vector{Model{T}}
 end
 
@@ -51,6 +60,8 @@ end
 (g::Generated)(du, u, p, t) = g.f(du, u, p, t, g.constants, g.workspace)
 (g::Generated)(out, v, u, p, t) = g.f(out, v, u, p, t, g.constants, g.workspace)
 (g::Generated)(out, out_p, v, u, p, t) = g.f(out, out_p, v, u, p, t, g.constants, g.workspace)
+(g::Generated)(out, out_p, v, k, u, p, t) =
+    g.f(out, out_p, v, k, u, p, t, g.constants, g.workspace)
 
 # ∂f/∂t element by element, where only its products with vectors were generated.
 struct TimeGradient{T} <: Function
@@ -71,16 +82,14 @@ function (g::TimeGradient{T})(du, u, p, t) where {T}
     return nothing
 end
 
-no_derivative(out, v, u, p, t) = nothing
-no_derivative(out, out_p, v, u, p, t) = nothing
-no_derivative(du, u, p, t) = nothing
+no_derivative(arguments...) = nothing
 
 """
     generate(kind, source, states, parameters, constants, workspace, depends_on_time, pattern)
 
 Compile the Julia source of a model. `kind` is `"float32"` or `"float64"`; `source` defines
 `value`; where the model has derivatives, `vjp`, `vjp_p`, `vjp_both` and `vjp_t`; for implicit methods
-`tgrad`. `constants` and `workspace` are lengths.
+`tgrad`, and for the discrete adjoint of some `vjp_jvp`. `constants` and `workspace` are lengths.
 """
 function generate(
     kind, source, states, parameters, constants, workspace, depends_on_time, pattern
@@ -96,28 +105,30 @@ function generate(
     depends_on_time::Bool, pattern::Union{Nothing,Pattern}=nothing,
 ) where {T}
     c, w = zeros(T, constants), Vector{T}(undef, workspace)
-    # Vectors of `Any`: each function is of a new type, for which a vector that narrows its
-    # element type would be compiled again, in more time than the function itself.
-    functions = Any[]
+    # Of `Any`: each function is of a new type, for which a container that narrows its element type
+    # would be compiled again, in more time than the function itself.
+    functions = Dict{Symbol,Any}()
     for definition in definitions(Meta.parseall(source).args)
         # Anonymous: names would pile up in the module, one set a model.
-        push!(functions, Generated(Core.eval(Pyjlode, anonymous(definition)), c, w))
+        f = Generated(Core.eval(Pyjlode, anonymous(definition)), c, w)
+        functions[definition.args[1].args[1]] = f
     end
     return assemble(T, functions, states, parameters, depends_on_time, c, pattern)
 end
 
 function assemble(
-    ::Type{T}, functions::Vector{Any}, states, parameters, depends_on_time, constants, pattern
+    ::Type{T}, functions::Dict{Symbol,Any}, states, parameters, depends_on_time, constants, pattern
 ) where {T}
-    all = append!(copy(functions), fill(no_derivative, max(0, 5 - length(functions))))
-    vjp_t = VectorJacobian{T}(all[5])
-    if length(all) < 6
-        push!(all, pattern === nothing ? no_derivative : TimeGradient(vjp_t, states))
-    end
+    found(name, default=no_derivative) = get(functions, name, default)
+    vjp_t = VectorJacobian{T}(found(:vjp_t))
+    by_products = pattern === nothing ? no_derivative : TimeGradient(vjp_t, states)
     return Model{T}(
-        RightHandSide{T}(all[1]), VectorJacobian{T}(all[2]), VectorJacobian{T}(all[3]),
-        JointVectorJacobian{T}(all[4]), vjp_t, RightHandSide{T}(all[6]), states, parameters,
-        length(functions) > 1, depends_on_time, constants, pattern, functions, Model{T}[],
+        RightHandSide{T}(functions[:value]), VectorJacobian{T}(found(:vjp)),
+        VectorJacobian{T}(found(:vjp_p)), JointVectorJacobian{T}(found(:vjp_both)),
+        vjp_t, RightHandSide{T}(found(:tgrad, by_products)),
+        SecondDerivative{T}(found(:vjp_jvp)),
+        states, parameters, haskey(functions, :vjp), depends_on_time, constants, pattern,
+        functions, Model{T}[],
     )
 end
 
@@ -130,8 +141,10 @@ workspaces of their own. It is only the one where the right-hand side is in Pyth
 function replicas(model::Model{T}, count::Int) where {T}
     isempty(model.functions) && return [model]
     while length(model.replicas) + 1 < count
-        workspace = similar(model.functions[1].workspace)
-        functions = Any[with_workspace(f, workspace) for f in model.functions]
+        workspace = similar(model.functions[:value].workspace)
+        functions = Dict{Symbol,Any}(
+            name => with_workspace(f, workspace) for (name, f) in model.functions
+        )
         (; states, parameters, depends_on_time, constants, pattern) = model
         push!(
             model.replicas,

@@ -97,14 +97,14 @@ end
 
 The interpolation's weights at `θ`, and with `slopes!` their derivatives.
 """
-function weights!(w, tableau::Tableau, θ)
+function weights!(w, tableau, θ)
     for i in eachindex(w)
         w[i] = θ * evalpoly(θ, tableau.weights[i])
     end
     return w
 end
 
-function slopes!(w, tableau::Tableau, θ)
+function slopes!(w, tableau, θ)
     for i in eachindex(w)
         coefficients, slope = tableau.weights[i], 0.0
         for j in reverse(eachindex(coefficients))

@@ -4,6 +4,9 @@
 # of a gradient's time.
 const STAGES_BUDGET = Ref(2^30)
 
+"Where a solve's accepted steps are noted: [`Tape`](@ref), [`ImplicitTape`](@ref)."
+abstract type AbstractTape{T} end
+
 """
     Tape{T}
 
@@ -21,7 +24,7 @@ computed again. With a `limit` on their number, every second one goes whenever t
 - `start`: room for `k₁` of the first step, where every other step's is the one's before
 - `spare`, `spare_states`: room of the steps of an earlier solve
 """
-mutable struct Tape{T}
+mutable struct Tape{T} <: AbstractTape{T}
     const model::Model{T}
     const p::Vector{T}
     const tableau::Tableau
@@ -100,8 +103,8 @@ end
 
 # Called by the solver after each accepted step: writes the states at the save points passed, and
 # notes the step. The states lie `stride` apart in `out`, after the first `offset` numbers.
-mutable struct Recorder{T} <: Function
-    const tape::Tape{T}
+mutable struct Recorder{T,P<:AbstractTape{T}} <: Function
+    const tape::P
     const ts::Vector{Float64}
     const out::Vector{T}
     const state::Vector{T}
@@ -114,8 +117,7 @@ function (r::Recorder)(integrator)
     (; tape, ts, out, state, stride, offset) = r
     push!(tape.t, integrator.tprev)
     push!(tape.dt, integrator.dt)
-    keep_state!(tape, integrator.uprev)
-    tape.keeps && keep_stages!(tape, integrator.uprev)
+    note_step!(tape, integrator)
     # Only now the save points: to interpolate, Verner's methods evaluate further stages.
     n = length(state)
     saved = length(tape.upto) == 0 ? 1 : tape.upto[end]
@@ -130,11 +132,19 @@ function (r::Recorder)(integrator)
         saved += 1
     end
     push!(tape.upto, saved)
-    tape.count = 0
+    end_step!(tape)
     return nothing
 end
 
-function keep_state!(tape::Tape, u)
+function note_step!(tape::Tape, integrator)
+    keep_state!(tape, integrator.uprev)
+    tape.keeps && keep_stages!(tape, integrator.uprev)
+    return nothing
+end
+
+end_step!(tape::Tape) = (tape.count = 0; nothing)
+
+function keep_state!(tape::AbstractTape, u)
     rem(length(tape.t) - 1, tape.every) == 0 || return nothing
     push!(tape.states, copyto!(room_for_state(tape), u))
     if 0 < tape.limit < length(tape.states)

@@ -33,20 +33,35 @@ function vjp_t(g, v, u, p, time, c, w)
     g[1] = 0
     return nothing
 end
+function tgrad(du, u, p, time, c, w)
+    fill!(du, 0)
+    return nothing
+end
+function vjp_jvp(g, gp, v, k, u, p, time, c, w)
+    fill!(g, 0)
+    gp[1] = 0
+    for i in eachindex(u)
+        gp[1] += v[i] * k[i]
+    end
+    return nothing
+end
 """
 
-function exercise(::Type{T}, method, sensitivities) where {T}
-    model = generate(T, EXAMPLE, 2, 1, 0, 0, true)
+# Jacobians of 128 states and more that have few nonzeros are sparse matrices.
+function exercise(::Type{T}, method, sensitivities, states=2) where {T}
+    pattern = Pattern(sparse(Matrix{Bool}(I, states, states)), ones(Int, states))
+    model = generate(T, EXAMPLE, states, 1, 0, 0, true, pattern)
     settings = Settings(method, 1e-3, 1e-3, 10_000, 0.0, false, 0.0, 0.0)
-    u0, p, ts = T[1, 2], T[-1], [0.0, 0.5, 1.0]
-    out, info = zeros(T, 6), zeros(8)
+    u0, p, ts = ones(T, states), T[-1], [0.0, 0.5, 1.0]
+    out, info = zeros(T, 3 * states), zeros(8)
     forward(model, settings, u0, p, ts, out, info, "nothing")
     for name in sensitivities
         keep = get(Dict("backsolve" => "nothing", "discrete" => "steps"), name, "dense")
         solved = forward(model, settings, u0, p, ts, out, info, keep)
         sensealg = sensitivity(name, 1e-3, 1e-3, false)
         backward(
-            solved, sensealg, settings, ones(T, 6), zeros(T, 2), zeros(T, 1), zeros(T, 3), info
+            solved, sensealg, settings, ones(T, 3 * states), zeros(T, states), zeros(T, 1),
+            zeros(T, 3), info,
         )
     end
     return nothing
@@ -77,6 +92,8 @@ for method in keys(EXPLICIT), adaptive in (true, false)
     tableau(method, adaptive)
 end
 
+foreach(implicit_tableau, ROSENBROCK)
+
 # The routines that generated code calls, each with its number of operands and of integers.
 const ROUTINES = (
     (matmul!, 3, 10), (take_rows!, 3, 4), (put_rows!, 3, 5), (gather!, 3, 4), (scatter!, 3, 5),
@@ -99,7 +116,8 @@ end
             exercise_rows(T, "Tsit5", "values", "discrete")
             exercise_rows(T, "Tsit5", "steps", "discrete")
         end
-        exercise(Float64, "Rodas5P", ("gauss",))
+        exercise(Float64, "Rodas5P", ("discrete", "gauss"))
+        exercise(Float64, "Rodas5P", ("discrete",), 128)
     end
 end
 

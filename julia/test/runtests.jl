@@ -11,4 +11,5 @@ using Test
     include("solve.jl")
     include("discrete.jl")
     include("independent.jl")
+    include("discrete_implicit.jl")
 end

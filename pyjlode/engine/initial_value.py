@@ -139,7 +139,7 @@ def _called(engine: JuliaEngine, request: Request, method: Method, c: Coordinate
 
     def model(python: Any) -> Model:
         handle = python.model(engine.module, "float64")
-        return Model(handle, (), (), (), set_constants, torch.float64, python)
+        return Model(handle, (), (), (), set_constants, torch.float64, callback=python)
 
     events = None if request.events is None else model(NumpyEvents(request.events, c))
     return _Formulation(c, problem, model(function), events)

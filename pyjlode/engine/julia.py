@@ -92,6 +92,8 @@ class JuliaEngine:
     def wanted(self, problem: Problem, method: Method, backward: Method) -> Wanted:
         """What to derive of the right-hand side."""
         stiff = method.stiff or backward.stiff or method.family.startswith("stabilized")
+        if _needs_second(problem, method) and torch.is_grad_enabled():
+            return Wanted.SECOND
         if method.implicit or (stiff and torch.is_grad_enabled()):
             return Wanted.JACOBIAN
         # With gradients enabled one is likely needed; which tensors func uses, the trace says.
@@ -102,9 +104,9 @@ class JuliaEngine:
         asked = problem.adjoint if problem.adjoint is not None and problem.adjoint.asks else None
         backward = method if asked is None or asked.method is None else asked.method
         self._load(backward)
-        sensealg = _choose_sensealg(problem, method, backward)
         _refuse(problem)
         model = self.models.get(problem, wanted=self.wanted(problem, method, backward))
+        sensealg = _choose_sensealg(problem, method, backward, model)
         parameters = _restricted(model, problem.adjoint_params)
         inputs = (problem.y0, problem.t, *parameters)
         differentiate = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
@@ -127,7 +129,15 @@ class JuliaEngine:
             self.loaded.add(method.algorithm)
 
 
-def _choose_sensealg(problem: Problem, method: Method, backward: Method) -> SensitivityAlgorithm:
+def _needs_second(problem: Problem, method: Method) -> bool:
+    """Whether the gradient needs second derivatives: a Rosenbrock step's matrix is a Jacobian."""
+    discrete = isinstance(problem.sensealg, DiscreteAdjoint | None)
+    return discrete and method.adjoint == "discrete" and method.family == "Rosenbrock"
+
+
+def _choose_sensealg(
+    problem: Problem, method: Method, backward: Method, model: Model
+) -> SensitivityAlgorithm:
     asks = problem.adjoint is not None and problem.adjoint.asks
     explicit = "discrete" in (method.adjoint, backward.adjoint) and not (
         method.stiff or backward.stiff
@@ -135,11 +145,18 @@ def _choose_sensealg(problem: Problem, method: Method, backward: Method) -> Sens
     if problem.sensealg is None:
         if asks:
             return BacksolveAdjoint() if explicit else GaussAdjoint()
+        if torch.is_grad_enabled() and _needs_second(problem, method) and not model.has_second:
+            return GaussAdjoint()
         return DiscreteAdjoint() if method.adjoint == "discrete" else GaussAdjoint()
     if isinstance(problem.sensealg, DiscreteAdjoint):
         if method.adjoint != "discrete":
             raise UnsupportedError(
-                f"DiscreteAdjoint is for explicit Runge-Kutta methods; with {method.name} use "
+                f"DiscreteAdjoint is for one-step methods whose tableau is known here; with "
+                f"{method.name} use GaussAdjoint or InterpolatingAdjoint."
+            )
+        if torch.is_grad_enabled() and _needs_second(problem, method) and not model.has_second:
+            raise UnsupportedError(
+                "DiscreteAdjoint needs second derivatives of func, and it has none in Julia; use "
                 "GaussAdjoint or InterpolatingAdjoint."
             )
         if asks:

@@ -36,6 +36,7 @@ class Wanted(IntEnum):
     VALUES = 0
     GRADIENTS = 1
     JACOBIAN = 2
+    SECOND = 3
 
 
 _CAPACITY = 128
@@ -59,6 +60,8 @@ class Model:
     set_constants : Any
         The Julia function that hands over the constants' values.
     dtype : torch.dtype
+    has_second : bool
+        Whether it has second derivatives.
     callback : PythonFunction or None
         The Python function that is called, in callback mode.
     """
@@ -69,6 +72,7 @@ class Model:
     updated: tuple[Tensor, ...]
     set_constants: Any
     dtype: torch.dtype
+    has_second: bool = False
     callback: PythonFunction | None = None
 
     @property
@@ -159,7 +163,7 @@ class ModelCache:
             for tensors in (model.tensors, model.constants)
         ]
         traced = None if model.callback else replace(model, tensors=(), constants=())
-        has = wanted if model.callback is None else Wanted.JACOBIAN
+        has = wanted if model.callback is None else Wanted.SECOND
         entry = _Entry(traced, places[0], places[1], problem.owner)
         self._entries[self._key(after, problem, has)] = entry
         if len(self._entries) > _CAPACITY:
@@ -181,14 +185,7 @@ class ModelCache:
     def _make(self, problem: Problem, wanted: Wanted) -> Model:
         check_rows(problem)
         try:
-            with nothing_kept(problem.owner):
-                traced = trace(
-                    problem.func,
-                    problem.state,
-                    derivatives=wanted >= Wanted.GRADIENTS,
-                    jacobian=wanted >= Wanted.JACOBIAN,
-                )
-            model = self.compile(traced)
+            model = self._trace(problem, wanted)
             self._verify(problem, model)
         except TraceError as error:
             # A function that fails on plain tensors fails for the user's own reasons: say those.
@@ -197,6 +194,23 @@ class ModelCache:
             self._warn(problem, error)
             return self._callback(problem)
         return model
+
+    def _trace(self, problem: Problem, wanted: Wanted) -> Model:
+        with nothing_kept(problem.owner):
+            traced = trace(
+                problem.func,
+                problem.state,
+                derivatives=wanted >= Wanted.GRADIENTS,
+                jacobian=wanted >= Wanted.JACOBIAN,
+                second=wanted >= Wanted.SECOND,
+            )
+        try:
+            return self.compile(traced)
+        except TraceError:
+            if not traced.has_second:
+                raise
+        # It may be only the second derivatives that have no Julia code.
+        return self._trace(problem, Wanted.JACOBIAN)
 
     def compile(self, traced: Traced) -> Model:
         """Compile what was traced; nothing is remembered."""
@@ -218,6 +232,7 @@ class ModelCache:
             traced.updated,
             self.module.set_constants_b,
             traced.dtype,
+            traced.has_second,
         )
 
     def _pattern(self, source: ModelSource) -> Any:
@@ -266,8 +281,9 @@ class ModelCache:
         callback = Callback(problem.func, problem.state, parameters)
         handle = callback.model(self.module, _KINDS[problem.state.dtype])
         return Model(
-            handle, parameters, (), (), self.module.set_constants_b, problem.state.dtype, callback
-        )
+            handle, parameters, (), (), self.module.set_constants_b, problem.state.dtype,
+            callback=callback,
+        )  # fmt: skip
 
     def _warn(self, problem: Problem, error: TraceError) -> None:
         name = getattr(problem.owner, "__qualname__", type(problem.owner).__name__)

@@ -8,7 +8,7 @@ found by identity, and their current values are read at each solve.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,9 @@ class Traced:
     ----------
     graph : torch.fx.GraphModule
         Placeholders ``t_1, y_1, v_1``; outputs ``(value,)`` or, with derivatives, ``(value,
-        v·df/dt, v·df/dy, v·df/dp..., df/dt)``, the last for implicit methods.
+        v·df/dt, v·df/dy, v·df/dp..., df/dt)``, the last for implicit methods. With second
+        derivatives placeholders ``k_1, s_1`` too, and further outputs: the gradient of
+        ``v·(df/dy k + s df/dt)`` with respect to ``t, y, p...``.
     shape : torch.Size
         Of the state.
     dtype : torch.dtype
@@ -47,6 +49,8 @@ class Traced:
     has_derivatives : bool
     has_jacobian : bool
         Whether ``df/dt`` is among the outputs, for methods that need Jacobians.
+    has_second : bool
+        Whether second derivatives are.
     """
 
     graph: fx.GraphModule
@@ -57,6 +61,7 @@ class Traced:
     updated: tuple[Tensor, ...]
     has_derivatives: bool
     has_jacobian: bool = False
+    has_second: bool = False
 
 
 def _make_graph(function: Callable[..., Any], *examples: Tensor) -> fx.GraphModule:
@@ -85,7 +90,14 @@ def _reason(error: Exception) -> str:
     return f"torch could not trace it ({name}: {lines[0] if lines else ''})"
 
 
-def trace(func: Dynamics, example: Tensor, *, derivatives: bool, jacobian: bool = False) -> Traced:
+def trace(
+    func: Dynamics,
+    example: Tensor,
+    *,
+    derivatives: bool,
+    jacobian: bool = False,
+    second: bool = False,
+) -> Traced:
     """Trace ``func(t, y)`` for states like ``example``.
 
     Parameters
@@ -98,6 +110,8 @@ def trace(func: Dynamics, example: Tensor, *, derivatives: bool, jacobian: bool 
         Whether to trace the vector-Jacobian product as well.
     jacobian : bool, optional
         With derivatives: whether to trace ``df/dt`` too.
+    second : bool, optional
+        With a Jacobian: whether to trace second derivatives too, where torch has them.
 
     Returns
     -------
@@ -128,29 +142,9 @@ def trace(func: Dynamics, example: Tensor, *, derivatives: bool, jacobian: bool 
     updated = take_out_updates(graph)
     outside = _outside_tensors(graph)
     parameters = tuple(x for x in outside if x.requires_grad)
+    has_second = False
     if derivatives:
-
-        def joint(t: Tensor, y: Tensor, v: Tensor, twice: bool) -> tuple[Tensor | None, ...]:
-            t, y, v = (x.detach().requires_grad_() for x in (t, y, v))
-            with torch.enable_grad():
-                out = func(t, y)
-            if not out.requires_grad:
-                return (out, *[None] * (2 + jacobian + len(parameters)))
-            gradients = torch.autograd.grad(
-                out, [t, y, *parameters], v, allow_unused=True, create_graph=twice
-            )
-            found: list[Tensor | None] = [None if g is None else g.detach() for g in gradients]
-            if jacobian:
-                found.append(_time_gradient(gradients[0], v) if twice else None)
-            return (out.detach(), *found)
-
-        try:
-            graph = _make_graph(lambda t, y, v: joint(t, y, v, jacobian), t, y, torch.zeros_like(y))
-        except TraceError:
-            if not jacobian:
-                raise
-            # Of some operations the derivative has none itself.
-            graph = _make_graph(lambda t, y, v: joint(t, y, v, False), t, y, torch.zeros_like(y))
+        graph, has_second = _trace_derivatives(func, t, y, parameters, jacobian, second)
         updated = take_out_updates(graph)
     constants = tuple(x for x in _outside_tensors(graph) if not x.requires_grad)
     for x in parameters:
@@ -160,14 +154,96 @@ def trace(func: Dynamics, example: Tensor, *, derivatives: bool, jacobian: bool 
         real = x.real.dtype if x.is_complex() else x.dtype
         if torch.promote_types(real, y.dtype) != y.dtype:
             raise TraceError(f"it uses a tensor of {x.dtype}, and the state is of {y.dtype}")
-    return Traced(graph, y.shape, y.dtype, parameters, constants, updated, derivatives, jacobian)
+    return Traced(
+        graph, y.shape, y.dtype, parameters, constants, updated, derivatives, jacobian, has_second
+    )  # fmt: skip
+
+
+def _trace_derivatives(
+    func: Dynamics,
+    t: Tensor,
+    y: Tensor,
+    parameters: tuple[Tensor, ...],
+    jacobian: bool,
+    second: bool,
+) -> tuple[fx.GraphModule, bool]:
+    """The joint graph, and whether it has second derivatives: not all operations have them."""
+    # One example each: make_fx knows a tensor by its identity.
+    v, k, s = torch.zeros_like(y), torch.zeros_like(y), torch.zeros_like(t)
+    if jacobian and second:
+        joint = _Joint(func, parameters, twice=True, jacobian=True)
+        try:
+            graph = _make_graph(lambda t, y, v, k, s: joint(t, y, v, k, s), t, y, v, k, s)
+        except TraceError:
+            pass
+        else:
+            # torch.cond's derivative is a constant to torch, and it does not say so.
+            if not _has_branches(graph):
+                return graph, True
+    joint = _Joint(func, parameters, twice=jacobian, jacobian=jacobian)
+    try:
+        return _make_graph(lambda t, y, v: joint(t, y, v), t, y, v), False
+    except TraceError:
+        if not jacobian:
+            raise
+    joint = _Joint(func, parameters, twice=False, jacobian=jacobian)
+    return _make_graph(lambda t, y, v: joint(t, y, v), t, y, v), False
+
+
+@dataclass(frozen=True)
+class _Joint:
+    """A function with its derivatives, in the order of :class:`Traced`'s outputs.
+
+    Without ``twice`` the derivatives are not differentiated again, and ``df/dt`` stays None.
+    """
+
+    func: Dynamics
+    parameters: tuple[Tensor, ...]
+    twice: bool
+    jacobian: bool
+
+    def __call__(
+        self, t: Tensor, y: Tensor, v: Tensor, k: Tensor | None = None, s: Tensor | None = None
+    ) -> tuple[Tensor | None, ...]:
+        t, y, v = (x.detach().requires_grad_() for x in (t, y, v))
+        inputs = [t, y, *self.parameters]
+        with torch.enable_grad():
+            out = self.func(t, y)
+        if not out.requires_grad:
+            missing = self.jacobian + len(inputs) * (1 + (k is not None))
+            return (out, *[None] * missing)
+        gradients = torch.autograd.grad(out, inputs, v, allow_unused=True, create_graph=self.twice)
+        found: list[Tensor | None] = [None if g is None else g.detach() for g in gradients]
+        if self.jacobian:
+            found.append(_time_gradient(gradients[0], v) if self.twice else None)
+        if k is not None and s is not None:
+            found += _second(gradients[:2], (s, k), inputs)
+        return (out.detach(), *found)
+
+
+def _second(
+    products: Sequence[Tensor | None], directions: Sequence[Tensor], inputs: Sequence[Tensor]
+) -> Sequence[Tensor | None]:
+    """The gradient of the sum of ``products``, each times its direction."""
+    with torch.enable_grad():
+        terms = [(g * k).sum() for g, k in zip(products, directions, strict=True) if g is not None]
+    if not terms:
+        return [None] * len(inputs)
+    # All are linear in v, so what does not rest on it is cut off from its origin.
+    if not all(term.requires_grad for term in terms):
+        raise TraceError("torch cannot differentiate it twice")
+    return torch.autograd.grad(terms, inputs, allow_unused=True)
+
+
+def _has_branches(graph: fx.GraphModule) -> bool:
+    return any(isinstance(x, fx.GraphModule) for x in graph.children())
 
 
 def _time_gradient(product: Tensor | None, v: Tensor) -> Tensor | None:
     """``df/dt`` from ``v·df/dt``, which is linear in ``v``; None where torch does not say."""
     if product is None or not product.requires_grad:
         return None
-    (gradient,) = torch.autograd.grad(product, [v], allow_unused=True)
+    (gradient,) = torch.autograd.grad(product, [v], allow_unused=True, retain_graph=True)
     return gradient
 
 

@@ -37,7 +37,9 @@ class ModelSource:
         Julia functions ``value(du, u, p, time, c, w)`` and, where the graph has derivatives,
         ``vjp(g, v, u, p, time, c, w)``, ``vjp_p(...)``, ``vjp_both(g, gp, v, ...)`` with the
         results of these two, and ``vjp_t(...)``; for implicit methods
-        ``tgrad(du, u, p, time, c, w)`` too.
+        ``tgrad(du, u, p, time, c, w)`` too, and where the graph has second derivatives
+        ``vjp_jvp(g, gp, v, k, u, p, time, c, w)``: the gradient of ``v·(df/dy k + s df/dt)``, where
+        ``k`` ends with ``s`` and ``g`` with the derivative with respect to time.
     names : tuple of str
         The functions in ``code``.
     workspace : int
@@ -79,6 +81,9 @@ def translate(traced: Traced) -> ModelSource:
         "y_1": program.input("u", 0, shape),
         "v_1": program.input("v", 0, shape),
     }
+    if traced.has_second:
+        placeholders["k_1"] = program.input("k", 0, shape)
+        placeholders["s_1"] = program.input("k", shape.numel(), ())
     tensors: dict[int, View] = {}
     _place(program, "p", traced.parameters, tensors)
     end = _place(program, "c", traced.constants, tensors)
@@ -129,12 +134,8 @@ def _functions(
         return functions
     arguments = "g, v, u, p, time, c, w"
     functions.append(("vjp", arguments, [Output("g", 0, n, outputs[2])]))
-    gradients, offset = [], 0
     end = 3 + len(traced.parameters)
-    for tensor, view in zip(traced.parameters, outputs[3:end], strict=True):
-        size = as_real(tensor).numel()
-        gradients.append(Output("g", offset, size, view))
-        offset += size
+    gradients = _gradients(traced, outputs[3:end])
     functions.append(("vjp_p", arguments, gradients))
     # Both at once: what they have in common is computed once.
     joint = [Output("g", 0, n, outputs[2])]
@@ -144,4 +145,19 @@ def _functions(
     # Where df/dt has no graph of its own though time counts, Julia makes it of vjp_t.
     if traced.has_jacobian and (outputs[end] is not None or outputs[1] is None):
         functions.append(("tgrad", "du, u, p, time, c, w", [Output("du", 0, n, outputs[end])]))
+    if traced.has_second:
+        by_t, by_y, *by_p = outputs[end + 1 :]
+        second = [Output("g", 0, n, by_y), Output("g", n, 1, by_t)]
+        second += [replace(output, name="gp") for output in _gradients(traced, by_p)]
+        functions.append(("vjp_jvp", "g, gp, v, k, u, p, time, c, w", second))
     return functions
+
+
+def _gradients(traced: Traced, views: Sequence[View | None]) -> list[Output]:
+    """What there is for each parameter, one after the other."""
+    outputs, offset = [], 0
+    for tensor, view in zip(traced.parameters, views, strict=True):
+        size = as_real(tensor).numel()
+        outputs.append(Output("g", offset, size, view))
+        offset += size
+    return outputs
