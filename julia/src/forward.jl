@@ -52,21 +52,22 @@ function keywords(s::Settings, span::Float64)
 end
 
 """
-    forward(model, settings, u0, p, ts, out, info, keep, checkpoints) -> Solved
+    forward(model, settings, u0, p, ts, out, info, keep, checkpoints, dense) -> Solved
 
 Solve from `ts[1]` to `ts[end]` and write the states at `ts`, one after the other, into `out`.
 `info` gets 1 for success, the time reached, and the counts of right-hand-side evaluations,
-Jacobians, accepted and rejected steps. `keep` says what the gradient will need: `"nothing"`,
+Jacobians, accepted and rejected steps; at 8, how many of the states were reached. `keep` says what the gradient will need: `"nothing"`,
 `"dense"` output, for the adjoints that interpolate, or the `"steps"`, for the discrete one, which
-keeps at most `checkpoints` states of them, or all if that is 0.
+keeps at most `checkpoints` states of them, or all if that is 0. With `dense` the solution can be
+interpolated whatever `keep` says.
 """
 function forward(
     model::Model{T}, settings::Settings, u0::PyArray{T}, p::PyArray{T}, ts::PyArray{Float64},
-    out::PyArray{T}, info::PyArray{Float64}, keep::String, checkpoints::Int,
+    out::PyArray{T}, info::PyArray{Float64}, keep::String, checkpoints::Int, dense::Bool,
 ) where {T}
     return forward(
         model, settings, copy(plain(u0)), copy(plain(p)), copy(plain(ts)), plain(out),
-        plain(info), keep, checkpoints,
+        plain(info), keep, checkpoints, dense,
     )
 end
 
@@ -76,15 +77,20 @@ plain(x::PyArray{T,1}) where {T} = unsafe_wrap(Vector{T}, pointer(x), length(x))
 function forward(
     model::Model{T}, settings::Settings, u0::Vector{T}, p::Vector{T}, ts::Vector{Float64},
     out::Vector{T}, info::Vector{Float64}, keep::String, checkpoints::Int=0,
+    dense::Bool=false,
 ) where {T}
     isempty(p) && (p = zeros(T, 1)) # the adjoints want at least one parameter
     solution, reached, tape = if keep == "steps"
-        record(model, settings, u0, p, ts, out, checkpoints)
+        record(model, settings, u0, p, ts, out, checkpoints, dense)
     else
-        save(model, settings, u0, p, ts, out, keep == "dense")
+        # The gradients of implicit methods make a dense solution of their own.
+        adjoints = keep == "dense" && !is_implicit(settings.method)
+        save(model, settings, u0, p, ts, out, dense || adjoints)
     end
     report!(info, solution, reached)
-    info[1] == 1 && !all(isfinite, out) && (info[1] = 0)
+    saved = tape === nothing ? count_saved(solution, ts, info[1] == 1) : last_saved(tape)
+    info[8] = count_finite(out, model.states, saved)
+    info[8] == length(ts) || (info[1] = 0)
     return Solved(model, p, copy(model.constants), ts, settings, solution, tape)
 end
 
@@ -94,22 +100,32 @@ function save(model, settings, u0, p, ts, out, dense)
     problem = ODEProblem{true,SciMLBase.FullSpecialize}(
         ode_function(model, implicit), u0, (ts[1], ts[end]), p
     )
-    # The gradients of implicit methods make a dense solution of their own.
     solution, reached = run_solver(
-        problem, algorithm(settings.method, problem), settings, ts, dense && !implicit
+        problem, algorithm(settings.method, problem), settings, ts, dense
     )
-    if successful_retcode(solution)
-        for i in eachindex(ts)
-            copyto!(
-                out, (i - 1) * model.states + 1, state_at(solution, ts, i), 1, model.states
-            )
-        end
+    for i in 1:count_saved(solution, ts, successful_retcode(solution))
+        copyto!(out, (i - 1) * model.states + 1, state_at(solution, ts, i), 1, model.states)
     end
     return solution, reached, nothing
 end
 
+# How many of the save points a solve reached: with dense output, those before its last step.
+function count_saved(solution, ts, success)
+    success && return length(ts)
+    dense = solution.dense && length(solution.t) > 1
+    dense && return count(<=(solution.t[end]), ts)
+    differs = findfirst(i -> i > length(solution.t) || solution.t[i] != ts[i], eachindex(ts))
+    return something(differs, length(ts) + 1) - 1
+end
+
+# The states before the first one that is not finite.
+function count_finite(out, n, saved)
+    bad = findfirst(i -> !isfinite(out[i]), 1:(saved * n))
+    return bad === nothing ? saved : div(bad - 1, n)
+end
+
 # A solve whose steps are noted on a tape.
-function record(model::Model{T}, settings, u0, p, ts, out, checkpoints) where {T}
+function record(model::Model{T}, settings, u0, p, ts, out, checkpoints, dense) where {T}
     tape = Tape(model, p, tableau(settings.method, !settings.fixed), checkpoints)
     problem = ODEProblem{true,SciMLBase.FullSpecialize}(
         ODEFunction{true,SciMLBase.FullSpecialize}(Taped(tape)), u0, (ts[1], ts[end]), p
@@ -120,7 +136,7 @@ function record(model::Model{T}, settings, u0, p, ts, out, checkpoints) where {T
     )
     integrator = init(
         problem, algorithm(settings.method); solver_options(settings, ts)..., callback=recorder,
-        dense=false, save_everystep=false, save_start=false, save_end=false,
+        dense, save_everystep=dense, save_start=dense, save_end=dense,
     )
     tape.count = 0 # the choice of the first step evaluates too
     return solve!(integrator), Float64(integrator.t), tape
@@ -130,7 +146,7 @@ always(u, t, integrator) = true
 
 # A solve that keeps only the save points has no interpolation to ask.
 function state_at(solution, ts, i)
-    saved = length(solution.t) == length(ts) && solution.t[i] == ts[i]
+    saved = i <= length(solution.t) && solution.t[i] == ts[i]
     return saved ? solution.u[i] : solution(ts[i])
 end
 

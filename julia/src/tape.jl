@@ -84,7 +84,7 @@ function (r::Recorder)(integrator)
     tape.keeps && keep_stages!(tape, integrator.uprev)
     # Only now the save points: to interpolate, Verner's methods evaluate further stages.
     n = length(state)
-    saved = length(tape.upto) == 0 ? 1 : tape.upto[end]
+    saved = last_saved(tape)
     while saved < length(ts) && ts[saved + 1] < integrator.t
         integrator(state, ts[saved + 1])
         copyto!(out, saved * n + 1, state, 1, n)
@@ -99,6 +99,9 @@ function (r::Recorder)(integrator)
     tape.count = 0
     return nothing
 end
+
+# How many save points have been passed.
+last_saved(tape::Tape) = isempty(tape.upto) ? 1 : tape.upto[end]
 
 function keep_state!(tape::Tape, u)
     rem(length(tape.t) - 1, tape.every) == 0 || return nothing
