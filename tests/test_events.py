@@ -1,4 +1,4 @@
-"""``odeint_event``: times, states and gradients against closed forms, torchdiffeq and differences."""
+"""Events: times, states and gradients against closed forms, torchdiffeq and differences."""
 
 from __future__ import annotations
 
@@ -200,9 +200,7 @@ def test_no_event(engine: str) -> None:
     with pytest.raises(TypeError, match="callable"):
         odeint(lambda t, y: y, torch.ones(1), [0.0, 1.0], event_fn=1.0, engine=engine)
     with pytest.raises(TypeError, match="float"):
-        odeint(
-            lambda t, y: y, torch.ones(1), [0.0, 1.0], event_fn=lambda t, y: 1.0, engine=engine
-        )
+        odeint(lambda t, y: y, torch.ones(1), [0.0, 1.0], event_fn=lambda t, y: 1.0, engine=engine)
 
 
 def test_fixed_steps(engine: str) -> None:
