@@ -17,23 +17,24 @@ struct Solved{T,S,P<:Union{Nothing,AbstractTape{T}}}
 end
 
 """
-    forward(model, settings, u0, p, ts, out, info, keep, checkpoints, watch) -> Solved
+    forward(model, settings, u0, p, ts, out, info, keep, checkpoints, watch, dense) -> Solved
 
 Solve from `ts[1]` to `ts[end]` and write the states at `ts`, one after the other, into `out`.
 `info` gets 1 for success, the time reached, and the counts of right-hand-side evaluations,
-Jacobians, accepted and rejected steps. `keep` says what the gradient will need: `"nothing"`,
-`"dense"` output, for the adjoints that interpolate, or the `"steps"`, for the discrete one, which
+Jacobians, accepted and rejected steps; at 8, how many of the states were reached. `keep` says
+what the gradient will need: `"nothing"`, `"dense"` output, for the adjoints that interpolate, or the `"steps"`, for the discrete one, which
 keeps at most `checkpoints` states of them, or all if that is 0. `watch` is a Python function that
-is called at each step, or `nothing`; see [`watched!`](@ref).
+is called at each step, or `nothing`; see [`watched!`](@ref). With `dense` the solution can be
+interpolated whatever `keep` says.
 """
 function forward(
     model::Model{T}, settings::Settings, u0::PyArray{T}, p::PyArray{T}, ts::PyArray{Float64},
     out::PyArray{T}, info::PyArray{Float64}, keep::String, checkpoints::Int,
-    watch::Union{Nothing,Py},
+    watch::Union{Nothing,Py}, dense::Bool,
 ) where {T}
     return forward(
         model, settings, copy(plain(u0)), copy(plain(p)), copy(plain(ts)), plain(out),
-        plain(info), keep, checkpoints, watch,
+        plain(info), keep, checkpoints, watch, dense,
     )
 end
 
@@ -43,16 +44,20 @@ plain(x::PyArray{T,1}) where {T} = unsafe_wrap(Vector{T}, pointer(x), length(x))
 function forward(
     model::Model{T}, settings::Settings, u0::Vector{T}, p::Vector{T}, ts::Vector{Float64},
     out::Vector{T}, info::Vector{Float64}, keep::String, checkpoints::Int=0,
-    watch::Union{Nothing,Py}=nothing,
+    watch::Union{Nothing,Py}=nothing, dense::Bool=false,
 ) where {T}
     isempty(p) && (p = zeros(T, 1)) # the adjoints want at least one parameter
     solution, reached, tape = if keep == "steps"
-        record(model, settings, u0, p, ts, out, checkpoints, watch)
+        record(model, settings, u0, p, ts, out, checkpoints, watch, dense)
     else
-        save(model, settings, u0, p, ts, out, keep == "dense", watch)
+        # Where another method makes the gradient, it makes a dense solution of its own.
+        adjoints = keep == "dense" && backward_method(settings.method) == settings.method
+        save(model, settings, u0, p, ts, out, dense || adjoints, watch)
     end
     report!(info, solution, reached)
-    info[1] == 1 && !all(isfinite, out) && (info[1] = 0)
+    saved = tape === nothing ? count_saved(solution, ts, info[1] == 1) : last_saved(tape)
+    info[8] = count_finite(out, model.states, saved)
+    info[8] == length(ts) || (info[1] = 0)
     return Solved(model, p, copy(model.constants), ts, settings, solution, tape)
 end
 
@@ -62,23 +67,32 @@ function save(model, settings, u0, p, ts, out, dense, watch)
     problem = ODEProblem{true,SciMLBase.FullSpecialize}(
         ode_function(model, implicit), u0, (ts[1], ts[end]), p
     )
-    # Where another method makes the gradient, it makes a dense solution of its own.
-    dense &= backward_method(settings.method) == settings.method
     solution, reached = run_solver(
         problem, algorithm(settings.method, problem), settings, ts, dense, watch
     )
-    if successful_retcode(solution)
-        for i in eachindex(ts)
-            copyto!(
-                out, (i - 1) * model.states + 1, state_at(solution, ts, i), 1, model.states
-            )
-        end
+    for i in 1:count_saved(solution, ts, successful_retcode(solution))
+        copyto!(out, (i - 1) * model.states + 1, state_at(solution, ts, i), 1, model.states)
     end
     return solution, reached, nothing
 end
 
+# How many of the save points a solve reached: with dense output, those before its last step.
+function count_saved(solution, ts, success)
+    success && return length(ts)
+    dense = solution.dense && length(solution.t) > 1
+    dense && return count(<=(solution.t[end]), ts)
+    differs = findfirst(i -> i > length(solution.t) || solution.t[i] != ts[i], eachindex(ts))
+    return something(differs, length(ts) + 1) - 1
+end
+
+# The states before the first one that is not finite.
+function count_finite(out, n, saved)
+    bad = findfirst(i -> !isfinite(out[i]), 1:(saved * n))
+    return bad === nothing ? saved : div(bad - 1, n)
+end
+
 # A solve whose steps are noted on a tape.
-function record(model::Model{T}, settings, u0, p, ts, out, checkpoints, watch) where {T}
+function record(model::Model{T}, settings, u0, p, ts, out, checkpoints, watch, dense) where {T}
     if is_implicit(settings.method)
         tape = ImplicitTape(model, p, implicit_tableau(settings.method), checkpoints)
         f = ode_function(model, true)
@@ -86,24 +100,24 @@ function record(model::Model{T}, settings, u0, p, ts, out, checkpoints, watch) w
         tape = Tape(model, p, tableau(settings.method, !settings.fixed), checkpoints)
         f = ODEFunction{true,SciMLBase.FullSpecialize}(Taped(tape))
     end
-    return record(tape, f, settings, u0, ts, out, watch)
+    return record(tape, f, settings, u0, ts, out, watch, dense)
 end
 
-function record(tape::AbstractTape{T}, f, settings, u0::Vector{T}, ts, out, watch) where {T}
-    integrator, _ = recording(tape, f, settings, u0, ts, out, length(u0))
+function record(tape::AbstractTape{T}, f, settings, u0::Vector{T}, ts, out, watch, dense) where {T}
+    integrator, _ = recording(tape, f, settings, u0, ts, out, length(u0), dense)
     copyto!(out, u0)
     end_step!(tape) # the choice of the first step evaluates too
     return run!(integrator, watch), Float64(integrator.t), tape
 end
 
 # An integrator that notes its steps on a tape, with the callback that does it.
-function recording(tape::AbstractTape{T}, f, settings, u0, ts, out, stride) where {T}
+function recording(tape::AbstractTape{T}, f, settings, u0, ts, out, stride, dense=false) where {T}
     problem = ODEProblem{true,SciMLBase.FullSpecialize}(f, u0, (ts[1], ts[end]), tape.p)
     recorder = Recorder(tape, ts, out, similar(u0), stride, 0)
     integrator = init(
         problem, algorithm(settings.method, problem); solver_options(settings, ts)...,
         callback=DiscreteCallback(always, recorder; save_positions=(false, false)),
-        dense=false, save_everystep=false, save_start=false, save_end=false,
+        dense, save_everystep=dense, save_start=dense, save_end=dense,
     )
     retune!(integrator.controller_cache, settings)
     return integrator, recorder
@@ -113,7 +127,7 @@ always(u, t, integrator) = true
 
 # A solve that keeps only the save points has no interpolation to ask.
 function state_at(solution, ts, i)
-    saved = length(solution.t) == length(ts) && solution.t[i] == ts[i]
+    saved = i <= length(solution.t) && solution.t[i] == ts[i]
     return saved ? solution.u[i] : solution(ts[i])
 end
 

@@ -297,7 +297,7 @@ function solve_row!(solutions::Vector{Any}, solver::WholeRow, rows::Rows, row::I
     (; settings, states, count, p, ts) = rows
     u0 = rows.u0[((row - 1) * states + 1):(row * states)]
     solution, reached, tape = if rows.keep == "steps"
-        record(model, settings, u0, p, ts, out, rows.checkpoints, nothing)
+        record(model, settings, u0, p, ts, out, rows.checkpoints, nothing, false)
     else
         save(model, settings, u0, p, ts, out, rows.keep == "dense", nothing)
     end

@@ -79,6 +79,8 @@ function room_for_stages(tape::Tape)
     return new_stages(tape.model, tape.tableau, tape.tableau.first)
 end
 
+room_for_state(tape::AbstractTape{T}) where {T} = Vector{T}(undef, tape.model.states)
+
 function room_for_state(tape::Tape{T}) where {T}
     isempty(tape.spare_states) || return pop!(tape.spare_states)
     return Vector{T}(undef, tape.model.states)
@@ -120,7 +122,7 @@ function (r::Recorder)(integrator)
     note_step!(tape, integrator)
     # Only now the save points: to interpolate, Verner's methods evaluate further stages.
     n = length(state)
-    saved = length(tape.upto) == 0 ? 1 : tape.upto[end]
+    saved = last_saved(tape)
     while saved < length(ts) && ts[saved + 1] < integrator.t
         integrator(state, ts[saved + 1])
         copyto!(out, offset + saved * stride + 1, state, 1, n)
@@ -135,6 +137,9 @@ function (r::Recorder)(integrator)
     end_step!(tape)
     return nothing
 end
+
+# How many save points have been passed.
+last_saved(tape::AbstractTape) = isempty(tape.upto) ? 1 : tape.upto[end]
 
 function note_step!(tape::Tape, integrator)
     keep_state!(tape, integrator.uprev)

@@ -85,6 +85,30 @@ function exercise_rows(::Type{T}, method, keep, name) where {T}
     return nothing
 end
 
+const EXAMPLE_EVENTS = """
+function value(du, u, p, time, c, w)
+    du[1] = u[1] - p[1]
+    du[2] = u[2] + p[1]
+    return nothing
+end
+"""
+
+# A solve until its last step or an event, an interpolation, and the look at a failure.
+function exercise_steps(::Type{T}, method) where {T}
+    model = generate(T, EXAMPLE, 2, 1, 0, 0, true)
+    settings = Settings(method, 1e-3, 1e-3, 10_000, 0.0, false, 0.0, 0.0)
+    events = generate(T, EXAMPLE_EVENTS, 2, 1, 0, 0, true)
+    watch = Watch(events, T[0.5], [0, 1], [1, 0])
+    found = follow(model, settings, T[1, -2], T[-1], 0.0, 1.0, watch, zeros(8))
+    steps(found)
+    hits(found)
+    for order in (0, 1)
+        interpolate(found.solved, [0.5], zeros(T, 2), order)
+    end
+    examine(found.solved, zeros(T, 2), zeros(T, 2))
+    return nothing
+end
+
 const SENSITIVITIES = ("discrete", "gauss", "interpolating", "quadrature", "backsolve")
 
 for method in keys(EXPLICIT), adaptive in (true, false)
@@ -115,18 +139,25 @@ end
             exercise(T, "Tsit5", SENSITIVITIES)
             exercise_rows(T, "Tsit5", "values", "discrete")
             exercise_rows(T, "Tsit5", "steps", "discrete")
+            exercise_steps(T, "Tsit5")
         end
         exercise(Float64, "Rodas5P", ("discrete", "gauss"))
         exercise(Float64, "Rodas5P", ("discrete",), 128)
+        exercise_steps(Float64, "Rodas5P")
     end
 end
 
 # The entry points as juliacall calls them, on numpy arrays, which do not exist yet.
 const NumpyVector{T} = PyArray{T,1,true,true,T}
+const Integers = NumpyVector{Int}
 for T in (Float64, Float32)
     V, W = NumpyVector{T}, NumpyVector{Float64}
-    precompile(forward, (Model{T}, Settings, V, V, W, V, W, String, Int, Nothing))
+    precompile(forward, (Model{T}, Settings, V, V, W, V, W, String, Int, Nothing, Bool))
     precompile(forward_rows, (Model{T}, Settings, V, V, W, V, W, String, Int))
+    precompile(
+        follow,
+        (Model{T}, Settings, V, V, Float64, Float64, Model{T}, V, Integers, Integers, W),
+    )
     precompile(set_constants!, (Model{T}, V))
     precompile(evaluate, (Model{T}, V, V, V, Float64))
     precompile_routines(T)

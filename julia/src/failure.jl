@@ -1,0 +1,52 @@
+# What a failed solve shows when it is made again with an eye on every evaluation.
+
+# The right-hand side, and where it first made a value that is not finite of a state that is.
+mutable struct Examined{T} <: Function
+    const value::RightHandSide{T}
+    const state::Vector{T}
+    time::Float64
+end
+
+function (f::Examined)(du, u, p, t)
+    f.value(du, u, p, t)
+    if isnan(f.time) && !all(isfinite, du) && all(isfinite, u)
+        f.time = t
+        copyto!(f.state, u)
+    end
+    return nothing
+end
+
+"""
+    examine(solved, last, nonfinite) -> time
+
+Make a failed solve again. `last` gets its last state, and `nonfinite` the first state at which the
+right-hand side was not finite, whose time is returned, or NaN.
+"""
+function examine(solved::Solved{T}, last::PyArray{T}, nonfinite::PyArray{T}) where {T}
+    return examine(solved, plain(last), plain(nonfinite))
+end
+
+function examine(solved::Solved{T}, last::Vector{T}, nonfinite::Vector{T}) where {T}
+    (; model, settings, ts, p) = solved
+    examined = Examined{T}(model.value, nonfinite, NaN)
+    watched = with_value(model, RightHandSide{T}(examined))
+    u0 = copy(solved.solution.prob.u0)
+    with_constants(model, solved.constants) do
+        problem = ODEProblem{true,SciMLBase.FullSpecialize}(
+            ode_function(watched, is_implicit(settings.method)), u0, (ts[1], ts[end]), p
+        )
+        integrator = init(
+            problem, algorithm(settings.method, problem); solver_options(settings, ts)...,
+            saveat=ts, dense=false, save_everystep=false,
+        )
+        solve!(integrator)
+        copyto!(last, integrator.u)
+    end
+    return examined.time
+end
+
+# The same types, so that nothing is compiled anew.
+function with_value(model::Model{T}, value::RightHandSide{T}) where {T}
+    fields = (k === :value ? value : getfield(model, k) for k in fieldnames(Model))
+    return Model{T}(fields...)
+end
