@@ -109,6 +109,7 @@ for T in (Float64, Float32)
     V, W = NumpyVector{T}, NumpyVector{Float64}
     precompile(forward, (Model{T}, Settings, V, V, W, V, W, String, Int))
     precompile(forward_rows, (Model{T}, Settings, V, V, W, V, W, String, Int))
+    precompile(backward, (SolvedRows{T}, DiscreteAdjoint, Settings, V, V, V, V, W))
     precompile(set_constants!, (Model{T}, V))
     precompile(evaluate, (Model{T}, V, V, V, Float64))
     precompile_routines(T)
