@@ -84,11 +84,26 @@ function store!(steps::Steps, tape::Tape)
     for u in tape.states
         append!(steps.states, u)
     end
-    for (n, stages) in enumerate(tape.stages), i in (n == 1 ? 1 : tableau.first):(tableau.stages)
-        append!(steps.stages, stages[i])
+    n, next = tape.model.states, length(steps.stages) + 1
+    evaluations = length(tape.stages) * (tableau.stages - tableau.first + 1) + tableau.first - 1
+    tape.keeps && resize!(steps.stages, length(steps.stages) + n * evaluations)
+    for (step, stages) in enumerate(tape.stages)
+        for i in (step == 1 ? 1 : tableau.first):(tableau.stages)
+            copyto!(steps.stages, next, stages[i], 1, n)
+            next += n
+        end
     end
     return nothing
 end
+
+# Room for about as many steps as the part before had.
+function reserve!(steps::Steps, before::Steps)
+    for name in (:rows, :t, :dt, :inside, :upto, :states, :stages)
+        sizehint!(getfield(steps, name), length(getfield(before, name)))
+    end
+    return nothing
+end
+reserve!(solutions::Vector{Any}, before::Vector{Any}) = nothing
 
 # The other way: a row's steps onto a tape.
 function load!(tape::Tape, steps::Steps, row::RowSteps)
@@ -213,18 +228,21 @@ function row_solver(rows::Rows, model::Model, tapes::Bool)
 end
 
 function solve_parts!(solved, solver, rows::Rows, mine)
-    for part in mine, row in rows.parts[part]
-        row < rows.failed[] || break
-        code = solve_row!(solved[part], solver, rows, row)
-        (; report) = solver
-        if report[1] == 1 && !finite_row(rows, row)
-            report[1], code = 0, "Unstable"
-        end
-        copyto!(rows.info, 8 * (row - 1) + 1, report, 1, 8)
-        if report[1] != 1
-            rows.retcodes[part] = string(code)
-            Threads.atomic_min!(rows.failed, row)
-            break
+    for part in mine
+        part > first(mine) && reserve!(solved[part], solved[part - step(mine)])
+        for row in rows.parts[part]
+            row < rows.failed[] || return nothing
+            code = solve_row!(solved[part], solver, rows, row)
+            (; report) = solver
+            if report[1] == 1 && !finite_row(rows, row)
+                report[1], code = 0, "Unstable"
+            end
+            copyto!(rows.info, 8 * (row - 1) + 1, report, 1, 8)
+            if report[1] != 1
+                rows.retcodes[part] = string(code)
+                Threads.atomic_min!(rows.failed, row)
+                return nothing
+            end
         end
     end
     return nothing

@@ -65,7 +65,9 @@ function restart!(tape::Tape)
     foreach(empty!, (tape.inside, tape.upto))
     empty!(tape.stages)
     empty!(tape.states)
-    tape.every, tape.keeps, tape.count = 1, tape.limit == 0, 0
+    # With a limit of one only the first state stays.
+    tape.every = tape.limit == 1 ? typemax(Int) : 1
+    tape.keeps, tape.count = tape.limit == 0, 0
     return nothing
 end
 

@@ -158,6 +158,7 @@ for T in (Float64, Float32)
         follow,
         (Model{T}, Settings, V, V, Float64, Float64, Model{T}, V, Integers, Integers, W),
     )
+    precompile(backward, (SolvedRows{T}, DiscreteAdjoint, Settings, V, V, V, V, W))
     precompile(set_constants!, (Model{T}, V))
     precompile(evaluate, (Model{T}, V, V, V, Float64))
     precompile_routines(T)
