@@ -12,7 +12,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,59 +52,57 @@ def _brusselator() -> StiffProblem:
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Peer:
-    """Diffrax's way to write the same right-hand sides."""
+def diffrax_field(name: str) -> Callable[[Any, Any], Any]:
+    """The right-hand sides in JAX."""
+    import jax.numpy as jnp
 
-    def field(self, name: str) -> Callable[[Any, Any], Any]:
-        import jax.numpy as jnp
+    def rober(k: Any, y: Any) -> Any:
+        a, b, c = k[0] * y[0], k[1] * y[1] ** 2, k[2] * y[1] * y[2]
+        return jnp.stack([-a + c, a - b - c, b])
 
-        def rober(k: Any, y: Any) -> Any:
-            a, b, c = k[0] * y[0], k[1] * y[1] ** 2, k[2] * y[1] * y[2]
-            return jnp.stack([-a + c, a - b - c, b])
+    def hires(k: Any, y: Any) -> Any:
+        k1, k2, k3, k4, k5, k6, source = k
+        y1, y2, y3, y4, y5, y6, y7, y8 = y
+        bound = k6 * y6 * y8 - (k2 + 2 * k4) * y7
+        return jnp.stack([
+            -k1 * y1 + k2 * y2 + k3 * y3 + source,
+            k1 * y1 - (k2 + k3) * y2,
+            -(k1 + k3) * y3 + k2 * y4 + k5 * y5,
+            k3 * y2 + k1 * y3 - (k2 + k4) * y4,
+            -(k1 + k5) * y5 + k2 * (y6 + y7),
+            -k6 * y6 * y8 + k4 * (y4 + y7) + k1 * y5 - k2 * y6,
+            bound,
+            -bound,
+        ])  # fmt: skip
 
-        def hires(k: Any, y: Any) -> Any:
-            k1, k2, k3, k4, k5, k6, source = k
-            y1, y2, y3, y4, y5, y6, y7, y8 = y
-            bound = k6 * y6 * y8 - (k2 + 2 * k4) * y7
-            return jnp.stack([
-                -k1 * y1 + k2 * y2 + k3 * y3 + source,
-                k1 * y1 - (k2 + k3) * y2,
-                -(k1 + k3) * y3 + k2 * y4 + k5 * y5,
-                k3 * y2 + k1 * y3 - (k2 + k4) * y4,
-                -(k1 + k5) * y5 + k2 * (y6 + y7),
-                -k6 * y6 * y8 + k4 * (y4 + y7) + k1 * y5 - k2 * y6,
-                bound,
-                -bound,
-            ])  # fmt: skip
+    def line(k: Any, y: Any) -> Any:
+        return jnp.stack(brusselator(k, y, jnp.concatenate), axis=1).reshape(-1)
 
-        def line(k: Any, y: Any) -> Any:
-            return jnp.stack(brusselator(k, y, jnp.concatenate), axis=1).reshape(-1)
+    return {"rober": rober, "hires": hires, "brusselator": line}[name]
 
-        return {"rober": rober, "hires": hires, "brusselator": line}[name]
 
-    def gradient(self, name: str, problem: StiffProblem) -> Callable[[], torch.Tensor]:
-        import diffrax
-        import jax
-        import jax.numpy as jnp
-        import numpy as np
+def diffrax_gradient(name: str, problem: StiffProblem) -> Callable[[], torch.Tensor]:
+    import diffrax
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
 
-        jax.config.update("jax_enable_x64", True)
-        field = self.field(name)
-        rates, y0, ts = (jnp.asarray(x.numpy()) for x in (problem.rates, problem.y0, problem.t))
-        weights = jnp.linspace(1, 2, y0.size)
+    jax.config.update("jax_enable_x64", True)
+    field = diffrax_field(name)
+    rates, y0, ts = (jnp.asarray(x.numpy()) for x in (problem.rates, problem.y0, problem.t))
+    weights = jnp.linspace(1, 2, y0.size)
 
-        @jax.jit
-        @jax.grad
-        def gradient(k: Any) -> Any:
-            solution = diffrax.diffeqsolve(
-                diffrax.ODETerm(lambda t, y, args: field(args, y)), diffrax.Kvaerno5(), ts[0],
-                ts[-1], None, y0, k, saveat=diffrax.SaveAt(ts=ts), max_steps=4096,
-                stepsize_controller=diffrax.PIDController(rtol=problem.rtol, atol=problem.atol),
-            )  # fmt: skip
-            return (solution.ys @ weights).sum()
+    @jax.jit
+    @jax.grad
+    def gradient(k: Any) -> Any:
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(lambda t, y, args: field(args, y)), diffrax.Kvaerno5(), ts[0],
+            ts[-1], None, y0, k, saveat=diffrax.SaveAt(ts=ts), max_steps=4096,
+            stepsize_controller=diffrax.PIDController(rtol=problem.rtol, atol=problem.atol),
+        )  # fmt: skip
+        return (solution.ys @ weights).sum()
 
-        return lambda: torch.from_numpy(np.array(jax.block_until_ready(gradient(rates))))
+    return lambda: torch.from_numpy(np.array(jax.block_until_ready(gradient(rates))))
 
 
 def ours(problem: StiffProblem, **options: Any) -> Callable[[], torch.Tensor]:
@@ -127,7 +124,8 @@ def ours(problem: StiffProblem, **options: Any) -> Callable[[], torch.Tensor]:
 
 def main(names: list[str]) -> None:
     torch.set_num_threads(1)
-    problems = {"rober": PROBLEMS["rober"], "hires": PROBLEMS["hires"], "brusselator": _brusselator()}
+    problems = {name: PROBLEMS[name] for name in ("rober", "hires")}
+    problems["brusselator"] = _brusselator()
     print(f"{engine_info('julia')}; torch threads: {torch.get_num_threads()}")
     for name in names or list(problems):
         problem = problems[name]
@@ -138,7 +136,7 @@ def main(names: list[str]) -> None:
             "KenCarp4 discrete": ours(problem, method="KenCarp4", sensealg="discrete"),
         }
         if importlib.util.find_spec("diffrax") is not None:
-            solvers["diffrax Kvaerno5"] = Peer().gradient(name, problem)
+            solvers["diffrax Kvaerno5"] = diffrax_gradient(name, problem)
         times: dict[str, list[float]] = {s: [] for s in solvers}
         for round_ in range(ROUNDS):
             for solver, run in solvers.items():

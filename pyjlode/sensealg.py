@@ -27,9 +27,10 @@ class SensitivityAlgorithm:
 class GaussAdjoint(SensitivityAlgorithm):
     """The adjoint solved backwards, parameter gradients by Gauss quadrature over its steps.
 
-    It reads the interpolated forward solution. The Julia engine's default for implicit methods:
-    there the forward solution that it reads and the adjoint are Rodas5P's, at the same tolerances,
-    whichever implicit method solved forward: its interpolation holds for stiff problems.
+    It reads the interpolated forward solution. The Julia engine's default for the multistep methods
+    (FBDF, QNDF), and for Rosenbrock's where :class:`DiscreteAdjoint` lacks second derivatives. With
+    any implicit method the forward solution that it reads and the adjoint are Rodas5P's, at the
+    same tolerances: its interpolation holds for stiff problems.
 
     Parameters
     ----------
@@ -87,9 +88,15 @@ class DiscreteAdjoint(SensitivityAlgorithm):
     """Reverse mode through the steps that the solver took: the gradient of the computed numbers.
 
     It is exact to rounding, at any tolerance, where the continuous adjoints are as near as theirs
-    allow; and it does not start anew at save points. Both engines' default for explicit methods;
-    the Julia engine has it for all of those. The lengths of adaptive steps count as constants,
-    those of fixed steps move with the times ``t``.
+    allow; and it does not start anew at save points. Both engines' default for one-step methods.
+    The Julia engine has it for all of those: explicit Runge-Kutta, Rosenbrock and SDIRK methods.
+    The lengths of adaptive steps count as constants, those of fixed steps move with the times
+    ``t``.
+
+    Implicit methods' stages are solved transposed, with the exact Jacobian. A Rosenbrock method's
+    step contains the Jacobian itself, so ``func`` is differentiated twice; where that is not
+    possible (``torch.cond``, callback mode), the default is :class:`GaussAdjoint`. With SDIRK
+    methods the gradient is that of their stages' equations, solved further than the solver did.
 
     The numbers' gradient is not the solution's: with dynamics that have kinks, such as relu's, the
     difference is of the order of the steps' length (2e-4 at ``rtol=1e-9`` for a convolutional
@@ -101,11 +108,12 @@ class DiscreteAdjoint(SensitivityAlgorithm):
         Keep at most so many states of the solve (Julia engine), and compute the steps between
         them again: the memory is that of the states and of the stages of one part, the time that
         of a second forward solve. By default every step's stages are kept, or where they would
-        take more than 1 GiB, every step's state.
+        take more than 1 GiB (with Rosenbrock methods always), every step's state.
 
     References
     ----------
     Hager, Runge-Kutta methods in optimal control and the transformed adjoint system, 2000.
+    Hairer and Wanner, Solving Ordinary Differential Equations II, IV.6 and IV.7.
 
     Examples
     --------

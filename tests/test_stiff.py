@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from reference import assert_close
 from scipy.integrate import solve_ivp
+from stiff_problems import PROBLEMS, loss, rober
+from stiff_problems import reference as forward_sensitivities
 
 from pyjlode import SolverError, odeint
 
 D = torch.float64
 STIFF = ["Rosenbrock23", "Rodas4", "Rodas5P", "TRBDF2", "KenCarp4", "Kvaerno5", "FBDF", "QNDF"]
 RATES = [0.04, 3e7, 1e4]
-
-
-def rober(k: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    a, b, c = k[0] * y[0], k[1] * y[1] ** 2, k[2] * y[1] * y[2]
-    return torch.stack([-a + c, a - b - c, b])
 
 
 def _times() -> torch.Tensor:
@@ -115,3 +114,24 @@ def test_van_der_pol(julia: str, method: str) -> None:
         right, (0, 2), [2.0, 0, 0, 0], t_eval=t.numpy(), method="Radau", rtol=1e-10, atol=1e-12
     )
     assert_close(mu.grad, torch.as_tensor(solved.y[2].sum()), 1e-4)
+
+
+@functools.cache
+def expected(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    return forward_sensitivities(PROBLEMS[name])
+
+
+@pytest.mark.parametrize("method", ["Rodas5P", "Rodas4", "KenCarp4", "Kvaerno5", "FBDF"])
+@pytest.mark.parametrize("name", list(PROBLEMS))
+def test_every_gradient(julia: str, name: str, method: str) -> None:
+    """By the initial state and by the logarithms of the rates, against forward sensitivities."""
+    problem = PROBLEMS[name]
+    y0 = problem.y0.clone().requires_grad_()
+    logarithms = problem.rates.log().requires_grad_()
+    y = odeint(
+        lambda t, y: problem.func(logarithms.exp(), y), y0, problem.t, rtol=problem.rtol,
+        atol=problem.atol, method=method, engine="julia",
+    )  # fmt: skip
+    found = torch.autograd.grad(loss(y), (y0, logarithms))
+    for gradient, reference, what in zip(found, expected(name), ("y0", "rates"), strict=True):
+        assert_close(gradient, reference, 1e-4, what)

@@ -103,6 +103,38 @@ def compare_jacobians(func: Func, t: float, y: Tensor) -> None:
     assert_equal(by_time, torch.stack([row[0] for row in rows]), TOLERANCE[y.dtype], "by time")
 
 
+def compare_second(func: Func, t: float, y: Tensor, tensors: Sequence[Tensor] = ()) -> None:
+    """The second derivatives agree with differences of torch's vector-Jacobian products."""
+    traced = trace(func, y, derivatives=True, jacobian=True, second=True)
+    assert traced.has_second
+    handle, model, parameters = _model(traced)
+    n = y.numel()
+    v, k = (torch.linspace(a, b, n, dtype=y.dtype) for a, b in ((0.5, 1.5), (-0.7, 1.0)))
+    direction = torch.cat([k, torch.full((1,), 0.8, dtype=y.dtype)])
+    g, gp = (torch.full((m,), torch.nan, dtype=y.dtype) for m in (n + 1, parameters.numel()))
+    runtime.start().module.evaluate_vjp_jvp(
+        handle, g.numpy(), gp.numpy(), v.numpy(), direction.numpy(), y.reshape(-1).numpy(),
+        parameters.numpy(), t,
+    )  # fmt: skip
+
+    def products(h: float) -> list[Tensor]:
+        return in_torch(
+            func, t + 0.8 * h, y + h * k.view(y.shape), v.view(y.shape), [*model.tensors, *tensors]
+        )[1]
+
+    h = 1e-3
+    inner, outer = (
+        [(a - b) / (2 * h * m) for a, b in zip(products(h * m), products(-h * m), strict=True)]
+        for m in (1, 2)
+    )
+    by_t, by_y, *by_p = [(4 * a - b) / 3 for a, b in zip(inner, outer, strict=True)]
+    expected = torch.cat([x.reshape(-1) for x in by_p[: len(model.tensors)]] or [y[:0].reshape(-1)])
+    assert_equal(g[:n].view(y.shape), by_y, 1e-8, "by the state")
+    assert_equal(g[n], by_t, 1e-8, "by time")
+    if model.tensors:
+        assert_equal(gp, expected, 1e-8, "by the parameters")
+
+
 def assert_equal(found: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
     """Elements agree, to a tolerance relative to the largest one that is finite."""
     assert found.shape == expected.shape, f"{what}: {found.shape}, expected {expected.shape}"

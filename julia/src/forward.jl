@@ -191,3 +191,13 @@ function evaluate_vjp(model::Model{T}, gu, gp, gt, v, u, p, t) where {T}
     model.vjp_t(plain(gt), state...)
     return nothing
 end
+
+"""
+    evaluate_vjp_jvp(model, g, gp, v, k, u, p, t)
+
+The second derivatives at one point, for checks.
+"""
+function evaluate_vjp_jvp(model::Model{T}, g, gp, v, k, u, p, t) where {T}
+    model.vjp_jvp(plain(g), plain(gp), plain(v), plain(k), plain(u), plain(p), Float64(t))
+    return nothing
+end
