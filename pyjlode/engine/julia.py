@@ -82,7 +82,7 @@ class JuliaEngine:
         _refuse(problem)
         # With gradients enabled one is likely needed; which tensors func uses, the trace says.
         wanted = Wanted.GRADIENTS if torch.is_grad_enabled() else Wanted.VALUES
-        stiff = method.stiff or backward.stiff or method.family.startswith("stabilized")
+        stiff = method.stiff or backward.stiff
         if method.implicit or (stiff and torch.is_grad_enabled()):
             wanted = Wanted.JACOBIAN
         model = self.models.get(problem, wanted=wanted)
@@ -104,7 +104,7 @@ class JuliaEngine:
                 'engine="torch".'
             )
         if method.algorithm not in self.loaded:
-            self.functions.load(method.algorithm, method.package)
+            self.functions.load(method.algorithm, method.package, method.backward)
             self.loaded.add(method.algorithm)
 
 
