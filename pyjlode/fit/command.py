@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ..engine import ENGINES, engine_info
+from ..errors import UnsupportedError
 from ..methods import find_method
 from ..names import unknown
 from ..sensealg import find_sensealg
