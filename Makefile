@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test fuzz lint bench clean
+.PHONY: demo test fuzz methods lint bench clean
 
 demo: $(VENV)/installed
 	$(RUN) -m pyjlode fit examples/data/hudson_bay_lynx_hare.csv --out demo
@@ -16,6 +16,11 @@ test: $(VENV)/installed
 # Twenty times as many random graphs as the tests have.
 fuzz: $(VENV)/installed
 	PYJLODE_RANDOM_GRAPHS=2000 $(RUN) -m pytest tests/test_random_graphs.py
+
+# Every method of the catalogue, where the tests have one of each package. Most solves here are
+# shorter than the compilation of their method, so Julia interprets what is not compiled yet.
+methods: $(VENV)/installed
+	PYJLODE_ALL_METHODS=1 PYTHON_JULIACALL_COMPILE=min $(RUN) -m pytest tests/test_methods.py
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .

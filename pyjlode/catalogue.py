@@ -68,6 +68,14 @@ class Method:
         """The engines that have the method."""
         return ("julia",) * self.julia + ("torch",) * (self.torch_name is not None)
 
+    @property
+    def backward(self) -> str:
+        """The method, in Julia, of the solves that the continuous adjoints make for it."""
+        if self.adjoint == "discrete":
+            return self.algorithm
+        # The stabilized methods are for stiff problems too; a step size of their own is theirs.
+        return "Rodas5P" if self.implicit or self.stiff else "Tsit5"
+
 
 # The implicit ones whose tableaus the discrete adjoint has.
 _DISCRETE = {"Rosenbrock23", "Rodas4", "Rodas5P", "TRBDF2", "KenCarp4", "Kvaerno5"}
@@ -154,9 +162,14 @@ _TORCHDIFFEQ = (
 _FAMILIES = (
     Family(
         "explicit Runge-Kutta", "LowOrderRK", "explicit/LowOrderRK/",
-        "Ralston:2 Ralston4:4! OwrenZen3:3 OwrenZen4:4 OwrenZen5:5 BS5:5 Anas5:5! RKO65:5! FRK65:6 "
+        "Ralston:2 Ralston4:4! OwrenZen3:3 OwrenZen4:4 OwrenZen5:5 BS5:5 RKO65:5! FRK65:6 "
         "RKM:4! MSRK5:5! MSRK6:6! PSRK4p7q6:4! PSRK3p5q4:3! PSRK3p6q5:3! Stepanov5:5 SIR54:5 "
         "Alshina2:2 Alshina3:3 Alshina6:6!",
+    ),
+    Family(
+        # Its coefficients depend on the length of the step.
+        "trigonometrically fitted Runge-Kutta", "LowOrderRK", "explicit/LowOrderRK/", "Anas5:5!",
+        adjoint="gauss",
     ),
     Family(
         "explicit Runge-Kutta of high order", "HighOrderRK", "explicit/HighOrderRK/",
@@ -194,7 +207,7 @@ _FAMILIES = (
         "stabilized Runge-Kutta", "StabilizedRK", "explicit/StabilizedRK/",
         "ROCK2:2 ROCK4:4 RKC:2 RKMC2:2 SERK2:2 ESERK4:4 ESERK5:5 TSRKC2:2 TSRKC3:3 RKL1:1 RKL2:2 "
         "RKG1:1 RKG2:2",
-        adjoint="gauss",
+        stiff=True, adjoint="gauss",
     ),
     Family(
         "Adams", "AdamsBashforthMoulton", "explicit/AdamsBashforthMoulton/",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pyjlode import runtime
+from pyjlode import methods, runtime
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -52,8 +52,9 @@ def test_juliapkg_reads_it() -> None:
 def loaded() -> dict[str, tuple[str, str]]:
     """UUID and version of the packages that Julia really loaded."""
     main = runtime.start().main
-    for method in ("FBDF", "TRBDF2"):  # their packages are loaded on demand
-        main.Pyjlode.load(method)
+    # Packages that are loaded on demand, each by one of its methods.
+    for method in {m.package: m for m in methods() if m.julia}.values():
+        main.Pyjlode.load(method.algorithm, method.package, method.backward)
     code = """
     Dict(k.name => (string(k.uuid), string(something(pkgversion(m), VERSION)))
          for (k, m) in Base.loaded_modules if k.uuid !== nothing)

@@ -9,23 +9,27 @@ const IMPLICIT = Dict{String,Any}(
     "Rosenbrock23" => Rosenbrock23, "Rodas4" => Rodas4, "Rodas5P" => Rodas5P,
 )
 
+# By method, the one that makes its gradient's solves, where that is another.
+const BACKWARD = Dict{String,String}()
+
 """
-    load(method, package)
+    load(method, package, backward)
 
 Load a method's package where it is not there from the start, as it takes a second or two. It must
 be a call of its own: a function that runs already does not see methods that were loaded after it
 began. `"AutoTsit5(Rosenbrock23)"` is a method that switches to the one in brackets, whose package
-is meant, while the problem is stiff.
+is meant, while the problem is stiff. `backward` is the method of the continuous adjoints' solves.
 """
-function load(method, package)
+function load(method, package, backward)
     name = String(method)
+    BACKWARD[name] = String(backward)
     (haskey(EXPLICIT, name) || haskey(IMPLICIT, name)) && return nothing
     loaded = Base.require(Base.identify_package(Pyjlode, String(package)))
     if haskey(TORCHDIFFEQ, name)
         EXPLICIT[name] = explicit_rk(loaded, TORCHDIFFEQ[name])
     elseif endswith(name, ')')
         outer, inner = split(chop(name), '(')
-        load(inner, package)
+        load(inner, package, backward)
         IMPLICIT[name] = switching(String(outer), IMPLICIT[inner])
     else
         constructor = getglobal(loaded, Symbol(name))
@@ -88,19 +92,10 @@ end
 # stiff problem jumps at every save point, and the fast part of a jump dies within one step.
 # Gradients are made from interpolations of such steps, and those of the SDIRK methods, Hermite's,
 # can be wrong by orders of magnitude where every step is right; the multistep methods restart at
-# every save point. Rodas5P has an interpolation of its own for stiff problems. The stabilized
-# methods are for such problems too; the other explicit ones without a tableau are not.
-function backward_method(method::String)
-    is_implicit(method) && return "Rodas5P"
-    has_tableau(method) && return method
-    return is_stabilized(method) ? "Rodas5P" : "Tsit5"
-end
-
-is_stabilized(method::String) = occursin(r"^(ROCK|RKC|RKMC|SERK|ESERK|TSRKC|RKL|RKG)\d?", method)
+# every save point. Rodas5P has an interpolation of its own for stiff problems. For explicit
+# methods without a tableau, `load` is told which method is to stand in.
+backward_method(method::String) =
+    get(() -> is_implicit(method) ? "Rodas5P" : method, BACKWARD, method)
 
 # The steps of these must be of one length throughout.
 needs_even_steps(method::String) = occursin(r"^ABM?\d", method)
-
-# All explicit ones but those that keep a history or choose their stages.
-has_tableau(method::String) = !is_stabilized(method) &&
-    !occursin(r"^(ABM?\d|VCAB|AN5|JVODE|SSPRKMSVS)|Extrapolation|Aitken", method)

@@ -11,7 +11,7 @@ struct Norm <: Function
     parts::Vector{UnitRange{Int}}
 end
 Norm() = Norm(nothing, UnitRange{Int}[])
-Norm(f, ends) = Norm(f, [a:b for (a, b) in eachcol(reshape(Vector{Int}(ends), 2, :))])
+ranges(ends) = [a:b for (a, b) in eachcol(reshape(Vector{Int}(ends), 2, :))]
 
 (norm::Norm)(x::Number, t) = abs(x)
 
@@ -77,7 +77,7 @@ function settings(
 )
     return Settings(
         method, tolerance(rtol), tolerance(atol), maxiters, dt, fixed, dtmin, dtmax, safety, grow,
-        shrink, Norm(norm, parts),
+        shrink, Norm(norm, ranges(parts)),
     )
 end
 

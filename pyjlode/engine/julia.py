@@ -91,7 +91,7 @@ class JuliaEngine:
 
     def wanted(self, problem: Problem, method: Method, backward: Method) -> Wanted:
         """What to derive of the right-hand side."""
-        stiff = method.stiff or backward.stiff or method.family.startswith("stabilized")
+        stiff = method.stiff or backward.stiff
         if _needs_second(problem, method) and torch.is_grad_enabled():
             return Wanted.SECOND
         if method.implicit or (stiff and torch.is_grad_enabled()):
@@ -125,7 +125,7 @@ class JuliaEngine:
                 'engine="torch".'
             )
         if method.algorithm not in self.loaded:
-            self.functions.load(method.algorithm, method.package)
+            self.functions.load(method.algorithm, method.package, method.backward)
             self.loaded.add(method.algorithm)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ..engine import ENGINES, engine_info
+from ..errors import UnsupportedError
 from ..methods import find_method
 from ..names import unknown
 from ..sensealg import find_sensealg
@@ -101,7 +102,7 @@ def _check(args: argparse.Namespace) -> tuple[Dataset, list[int], Description, S
             find_method(args.method)
         if args.sensealg is not None:
             find_sensealg(args.sensealg)
-    except ValueError as error:
+    except (ValueError, UnsupportedError) as error:
         raise InputError(str(error)) from None
     if args.dtype not in _DTYPES:
         raise InputError(unknown("dtype", args.dtype, _DTYPES))
