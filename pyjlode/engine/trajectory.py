@@ -127,7 +127,7 @@ def follow(
         event_numbers=event_numbers,
         event_states=event_states.T,
         stopped=retcode == "Terminated",
-        interpolant=JuliaInterpolant(engine.functions, model, handle, problem.y0.detach()),
+        interpolant=JuliaInterpolant(engine.functions, model, handle.solved, problem.y0.detach()),
     )
 
 
@@ -154,7 +154,7 @@ def solve_event(
     inputs = (y0, problem.t, *model.parameters)
     if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
         times = torch.cat([start.to(torch.float64), time[None]])
-        if float(times[1]) > float(times[0]):
+        if float(time) > float(start.detach()):
             return time, engine.solve(replace(problem, t=times), stats)
     end = torch.from_numpy(np.ascontiguousarray(found.event_states[-1])).view(y0.shape)
     return time, torch.stack([y0, end if float(time) > float(start.detach()) else y0])
