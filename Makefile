@@ -22,9 +22,10 @@ lint: $(VENV)/installed
 	$(RUN) -m mypy
 
 bench: $(VENV)/installed
-	$(RUN) -m pip install --quiet jax diffrax
+	$(RUN) -m pip install --quiet jax diffrax torchode
 	$(RUN) benchmarks/first_gradient.py
 	$(RUN) benchmarks/gradient.py
+	$(RUN) benchmarks/independent.py
 
 # constraints.txt keeps torch at a release that was tried.
 $(VENV)/installed: pyproject.toml constraints.txt
