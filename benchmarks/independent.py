@@ -9,6 +9,7 @@ take; Julia's threads and the peers' are as many as the machine has.
 from __future__ import annotations
 
 import importlib.util
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -84,7 +85,9 @@ def diffrax_runs(times: torch.Tensor) -> tuple[Run, Run]:
     value, gradient = jax.jit(loss), jax.jit(jax.grad(loss))
 
     def run(function: Callable) -> Run:
-        return lambda: torch.tensor(jax.block_until_ready(function(rates)).tolist())
+        return lambda: torch.tensor(
+            jax.block_until_ready(function(rates)).tolist(), dtype=torch.float64
+        )
 
     return run(value), run(gradient)
 
@@ -124,6 +127,7 @@ def median(run: Run, repeats: int = 5) -> float:
 
 
 def main() -> None:
+    os.environ.setdefault("JULIA_NUM_THREADS", str(os.cpu_count()))
     print(f"{SYSTEMS} Lotka-Volterra systems, {engine_info('julia')}")
     libraries = {"pyjlode": pyjlode_runs}
     if importlib.util.find_spec("diffrax"):
@@ -135,15 +139,22 @@ def main() -> None:
         ours: dict[str, float] = {}
         for name, make in libraries.items():
             for what, run in zip(("forward", "gradient"), make(times), strict=True):
-                spent, result = median(run), run().tolist()
+                spent, result = median(run), run()
                 ratio = spent / ours.setdefault(what, spent)
-                print(f"{points:2} points, {what:8} {name:8} {spent:8.1f} ms {ratio:6.2f}  {result}")
+                print(
+                    f"{points:2} points, {what:8} {name:8} {spent:8.1f} ms {ratio:6.2f} times "
+                    f"ours; sum {float(result.sum()):.6g}"
+                )
     stats = Statistics()
     odeint(
         lambda t, y: derivative(torch.tensor(RATES, dtype=torch.float64), y), initial_states(),
         times, rtol=RTOL, atol=ATOL, batch="independent", engine="julia", stats=stats,
     )  # fmt: skip
-    print(f"pyjlode's steps: {stats.naccept / SYSTEMS:.1f} a system, {stats.nreject} rejected in all")
+    steps = stats.rows["naccept"]
+    print(
+        f"pyjlode's steps: {float(steps.double().mean()):.1f} a system, from {int(steps.min())} to "
+        f"{int(steps.max())}; {stats.nreject} rejected in all"
+    )
 
 
 if __name__ == "__main__":

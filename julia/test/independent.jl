@@ -16,9 +16,9 @@ end
 # All rows in one call, and with `alone` row after row.
 function solved_rows(
     ::Type{T}, method; alone=false, fixed=false, dt=0.0, keep="steps", algorithm="discrete",
-    checkpoints=0, constants=0,
+    checkpoints=0,
 ) where {T}
-    model = generate(T, TIMED, 2, 2, constants, 0, true)
+    model = generate(T, TIMED, 2, 2, 0, 0, true)
     settings = Settings(method, 1e-6, 1e-6, 100_000, dt, fixed, 0.0, 0.0)
     u0, p, n = T.(STARTS), T[0.7, 0.9], length(STARTS)
     points, rows = length(SAVED), n ÷ 2
@@ -70,12 +70,12 @@ end
     end
 
     @testset "first step, checkpoints, budget" begin
-        same(solved_rows(Float64, "Tsit5"; dt=0.01), solved_rows(Float64, "Tsit5"; dt=0.01, alone=true))
-        few = (; checkpoints=3)
-        same(
-            solved_rows(Float64, "Tsit5"; few...),
-            solved_rows(Float64, "Tsit5"; few..., alone=true),
-        )
+        for options in ((; dt=0.01), (; checkpoints=3))
+            same(
+                solved_rows(Float64, "Tsit5"; options...),
+                solved_rows(Float64, "Tsit5"; alone=true, options...),
+            )
+        end
         budget = Pyjlode.STAGES_BUDGET[]
         Pyjlode.STAGES_BUDGET[] = 1000
         try
