@@ -40,7 +40,10 @@ class Method:
     implicit : bool
         Whether it solves equations with the Jacobian.
     adjoint : {"discrete", "gauss"}
-        The Julia engine's default sensitivity algorithm for it.
+        The Julia engine's default sensitivity algorithm for it: of implicit methods the discrete
+        one where it is at least as near as Gauss's. On van der Pol's equation the gradients of the
+        numbers of Rosenbrock23 are off by 3e-4 at ``rtol=1e-9``, those of the SDIRK methods by
+        some percent, though the numbers are near enough.
     algorithm : str
         The name in Julia.
     """
@@ -62,6 +65,11 @@ class Method:
     def __post_init__(self) -> None:
         if not self.algorithm:
             object.__setattr__(self, "algorithm", self.name)
+
+    @property
+    def has_discrete(self) -> bool:
+        """Whether :class:`pyjlode.DiscreteAdjoint` can be asked for in Julia."""
+        return self.adjoint == "discrete" or self.name in _DISCRETE
 
     @property
     def engines(self) -> tuple[str, ...]:
@@ -103,7 +111,7 @@ class Family:
                     name, int(order), self.stiff, reference=_DOCS + self.page, family=self.name,
                     package=f"OrdinaryDiffEq{self.package}", adaptive=not entry.endswith("!"),
                     implicit=self.implicit,
-                    adjoint="discrete" if name in _DISCRETE else self.adjoint,
+                    adjoint="discrete" if name in ("Rodas4", "Rodas5P") else self.adjoint,
                 )
             )  # fmt: skip
         return found

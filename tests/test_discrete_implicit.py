@@ -129,7 +129,7 @@ def test_same_steps(julia: str, tapes: list[Any], method: str, reverse: bool) ->
     rtol, tolerance = (1e-4, 1e-11) if method in ROSENBROCK else (1e-6, 1e-7)
     check(
         tapes, func, y0, t.flip(0) if reverse else t, tensors, tolerance, method=method,
-        rtol=rtol, atol=rtol,
+        rtol=rtol, atol=rtol, sensealg="discrete",
     )  # fmt: skip
     assert len(tapes[-1].t) > 2
 
@@ -171,6 +171,18 @@ def test_second_derivatives(julia: str) -> None:
     compare_second(lambda t, y: torch.tanh(convolution(y)) ** 2, 0.7, torch.randn(1, 2, 6, dtype=D))
     attention = nn.TransformerEncoderLayer(4, 2, 8, 0.0, batch_first=True).to(D)
     compare_second(lambda t, y: attention(y) * t, 0.7, torch.randn(1, 3, 4, dtype=D))
+
+
+def test_it_is_the_default(julia: str, tapes: list[Any]) -> None:
+    """Of the methods whose numbers' gradients are near the solution's too."""
+    for method in [m.name for m in methods() if m.julia and m.stiff]:
+        y0 = torch.ones(2, dtype=D, requires_grad=True)
+        odeint(kinetics_2, y0, [0.0, 1.0], method=method, engine="julia")
+        assert (tapes[-1] is not None) == (method in ("Rodas4", "Rodas5P"))
+
+
+def kinetics_2(t: Tensor, y: Tensor) -> Tensor:
+    return torch.stack([-y[0] * y[1], y[0] - y[1]])
 
 
 def once(t: Tensor, y: Tensor) -> Tensor:

@@ -131,40 +131,39 @@ class JuliaEngine:
 
 def _needs_second(problem: Problem, method: Method) -> bool:
     """Whether the gradient needs second derivatives: a Rosenbrock step's matrix is a Jacobian."""
-    discrete = isinstance(problem.sensealg, DiscreteAdjoint | None)
-    return discrete and method.adjoint == "discrete" and method.family == "Rosenbrock"
+    discrete = isinstance(problem.sensealg or _default(method), DiscreteAdjoint)
+    return discrete and method.has_discrete and method.family == "Rosenbrock"
+
+
+def _default(method: Method) -> SensitivityAlgorithm:
+    return DiscreteAdjoint() if method.adjoint == "discrete" else GaussAdjoint()
 
 
 def _choose_sensealg(
     problem: Problem, method: Method, backward: Method, model: Model
 ) -> SensitivityAlgorithm:
+    """The sensitivity algorithm: the one asked for, or the default."""
     asks = problem.adjoint is not None and problem.adjoint.asks
-    explicit = "discrete" in (method.adjoint, backward.adjoint) and not (
-        method.stiff or backward.stiff
-    )
-    if problem.sensealg is None:
-        if asks:
-            return BacksolveAdjoint() if explicit else GaussAdjoint()
-        if torch.is_grad_enabled() and _needs_second(problem, method) and not model.has_second:
+    sensealg = problem.sensealg
+    if sensealg is None and asks:
+        stiff = method.stiff or backward.stiff
+        explicit = "discrete" in (method.adjoint, backward.adjoint) and not stiff
+        return BacksolveAdjoint() if explicit else GaussAdjoint()
+    sensealg = sensealg or _default(method)
+    if not isinstance(sensealg, DiscreteAdjoint):
+        return sensealg
+    second = torch.is_grad_enabled() and _needs_second(problem, method)
+    if not method.has_discrete:
+        reason = f"DiscreteAdjoint has no tableau of {method.name}"
+    elif second and not model.has_second:
+        if problem.sensealg is None:
             return GaussAdjoint()
-        return DiscreteAdjoint() if method.adjoint == "discrete" else GaussAdjoint()
-    if isinstance(problem.sensealg, DiscreteAdjoint):
-        if method.adjoint != "discrete":
-            raise UnsupportedError(
-                f"DiscreteAdjoint is for one-step methods whose tableau is known here; with "
-                f"{method.name} use GaussAdjoint or InterpolatingAdjoint."
-            )
-        if torch.is_grad_enabled() and _needs_second(problem, method) and not model.has_second:
-            raise UnsupportedError(
-                "DiscreteAdjoint needs second derivatives of func, and it has none in Julia; use "
-                "GaussAdjoint or InterpolatingAdjoint."
-            )
-        if asks:
-            raise UnsupportedError(
-                "DiscreteAdjoint makes no solve backwards, so the adjoint_* arguments mean "
-                "nothing to it; use GaussAdjoint or BacksolveAdjoint."
-            )
-    return problem.sensealg
+        reason = "DiscreteAdjoint needs second derivatives of func, and it has none in Julia"
+    elif asks:
+        reason = "DiscreteAdjoint makes no solve backwards, which adjoint_* arguments are for"
+    else:
+        return sensealg
+    raise UnsupportedError(f"{reason}; use GaussAdjoint or InterpolatingAdjoint.")
 
 
 def _refuse(problem: Problem) -> None:
