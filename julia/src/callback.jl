@@ -17,7 +17,7 @@ function callback_model(kind, value::Py, pull::Py, states, parameters)
         VectorJacobian{T}(PythonPull(pull, 1)),
         JointVectorJacobian{T}(PythonPullBoth(pull)),
         vjp_t, RightHandSide{T}(TimeGradient(vjp_t, Int(states))),
-        Int(states), Int(parameters), true, true, T[], nothing,
+        Int(states), Int(parameters), true, true, T[], nothing, nothing,
     )
 end
 

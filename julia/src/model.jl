@@ -22,6 +22,7 @@ The right-hand side of an ODE and its vector-Jacobian products, for states of el
 - `has_derivatives`, `depends_on_time`: which of the functions can give anything but zero
 - `constants`: numbers that the functions read and that need no gradient
 - `pattern`: the sparsity of the Jacobian; `nothing` where it was not looked for
+- `batch`: the functions for some rows of the state; `nothing` where rows depend on each other
 """
 struct Model{T}
     value::RightHandSide{T}
@@ -36,6 +37,7 @@ struct Model{T}
     depends_on_time::Bool
     constants::Vector{T}
     pattern::Union{Nothing,Pattern}
+    batch::Union{Nothing,Batch{T}}
 end
 
 # A generated function with the memory that it works in.
@@ -72,35 +74,46 @@ no_derivative(out, out_p, v, u, p, t) = nothing
 no_derivative(du, u, p, t) = nothing
 
 """
-    generate(kind, source, states, parameters, constants, workspace, depends_on_time, pattern)
+    generate(kind, source, states, parameters, constants, workspace, depends_on_time, pattern, rows)
 
 Compile the Julia source of a model. `kind` is `"float32"` or `"float64"`; `source` defines
 `value`; where the model has derivatives, `vjp`, `vjp_p`, `vjp_both` and `vjp_t`; for implicit methods
-`tgrad`. `constants` and `workspace` are lengths.
+`tgrad`. `constants` and `workspace` are lengths. Where the functions are of some rows, `rows` has
+the number of rows, of those computed at a time, and of the operations that one takes.
 """
 function generate(
-    kind, source, states, parameters, constants, workspace, depends_on_time, pattern
+    kind, source, states, parameters, constants, workspace, depends_on_time, pattern, rows
 )
     return generate(
         kind == "float32" ? Float32 : Float64, String(source), Int(states), Int(parameters),
-        Int(constants), Int(workspace), Bool(depends_on_time), pattern,
+        Int(constants), Int(workspace), Bool(depends_on_time), pattern, Tuple{Vararg{Int}}(rows),
     )
 end
 
 function generate(
     ::Type{T}, source::String, states::Int, parameters::Int, constants::Int, workspace::Int,
-    depends_on_time::Bool, pattern::Union{Nothing,Pattern}=nothing,
+    depends_on_time::Bool, pattern::Union{Nothing,Pattern}=nothing, rows::Tuple{Vararg{Int}}=(),
 ) where {T}
-    c, w = zeros(T, constants), Vector{T}(undef, workspace)
+    c = zeros(T, constants)
+    w = Vector{T}(undef, isempty(rows) ? workspace : 0)
     # Vectors of `Any`: each function is of a new type, for which a vector that narrows its
     # element type would be compiled again, in more time than the function itself.
     functions = Any[]
     for definition in definitions(Meta.parseall(source).args)
         # Anonymous: names would pile up in the module, one set a model.
-        push!(functions, Generated(Core.eval(Pyjlode, anonymous(definition)), c, w))
+        f = Core.eval(Pyjlode, anonymous(definition))
+        push!(functions, isempty(rows) ? Generated(f, c, w) : GeneratedRows(f, c))
     end
     has_derivatives = length(functions) > 1
     append!(functions, fill(no_derivative, max(0, 5 - length(functions))))
+    batch = nothing
+    if !isempty(rows)
+        batch = Batch{T}(functions, states, rows..., workspace)
+        functions = Any[
+            InParts(batch.value, batch), InParts(batch.vjp, batch), InOne(batch.vjp_p, batch),
+            InOne(batch.vjp_both, batch), InOne(batch.vjp_t, batch),
+        ]
+    end
     vjp_t = VectorJacobian{T}(functions[5])
     if length(functions) < 6
         push!(functions, pattern === nothing ? no_derivative : TimeGradient(vjp_t, states))
@@ -109,7 +122,7 @@ function generate(
         RightHandSide{T}(functions[1]), VectorJacobian{T}(functions[2]),
         VectorJacobian{T}(functions[3]), JointVectorJacobian{T}(functions[4]),
         vjp_t, RightHandSide{T}(functions[6]),
-        states, parameters, has_derivatives, depends_on_time, c, pattern,
+        states, parameters, has_derivatives, depends_on_time, c, pattern, batch,
     )
 end
 

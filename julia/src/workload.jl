@@ -35,8 +35,14 @@ function vjp_t(g, v, u, p, time, c, w)
 end
 """
 
-function exercise(::Type{T}, method, sensitivities) where {T}
-    model = generate(T, EXAMPLE, 2, 1, 0, 0, true)
+# The same for two rows that are computed one at a time.
+const EXAMPLE_ROWS = replace(
+    EXAMPLE, "c, w)" => "c, w, offset, first, rows)", "eachindex(u)" => "(offset + 1):(offset + rows)"
+)
+
+function exercise(::Type{T}, method, sensitivities; rows=()) where {T}
+    source = isempty(rows) ? EXAMPLE : EXAMPLE_ROWS
+    model = generate(T, source, 2, 1, 0, 0, true, nothing, rows)
     settings = Settings(method, 1e-3, 1e-3, 10_000, 0.0, false, 0.0, 0.0)
     u0, p, ts = T[1, 2], T[-1], [0.0, 0.5, 1.0]
     out, info = zeros(T, 6), zeros(8)
@@ -61,7 +67,8 @@ end
 
 # The routines that generated code calls, each with its number of operands and of integers.
 const ROUTINES = (
-    (matmul!, 3, 10), (take_rows!, 3, 4), (put_rows!, 3, 5), (gather!, 3, 4), (scatter!, 3, 5),
+    (load_rows!, 2, 4), (store_rows!, 2, 4), (rows_product!, 3, 14), (rows_contract!, 3, 15),
+    (rows_multiply!, 3, 14), (matmul!, 3, 10), (take_rows!, 3, 4), (put_rows!, 3, 5), (gather!, 3, 4), (scatter!, 3, 5),
     (searchsorted!, 3, 5), (nonzero!, 2, 2), (repeats!, 2, 2), (argmax!, 2, 4),
     (cumargmax!, 2, 4), (scan!, 2, 4), (sort_order!, 2, 4),
 )
@@ -78,6 +85,7 @@ end
     @compile_workload begin
         for T in (Float64, Float32)
             exercise(T, "Tsit5", SENSITIVITIES)
+            exercise(T, "Tsit5", ("discrete",); rows=(2, 1, 10))
         end
         exercise(Float64, "Rodas5P", ("gauss",))
     end
