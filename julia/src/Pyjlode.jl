@@ -48,6 +48,7 @@ include("tape.jl")
 include("forward.jl")
 include("adjoint.jl")
 include("discrete.jl")
+include("bridge.jl")
 include("callback.jl")
 include("workload.jl")
 

@@ -42,14 +42,22 @@ function backward(
     gradient_u::PyArray{T}, gradient_p::PyArray{T}, gradient_t::PyArray{T},
     info::PyArray{Float64},
 ) where {T}
+    return backward_reported(
+        solved, sensealg, settings, plain(cotangent), plain(gradient_u), plain(gradient_p),
+        plain(gradient_t), plain(info),
+    )
+end
+
+function backward_reported(
+    solved::Solved{T}, sensealg, settings::Settings, cotangent::Vector{T}, gradient_u::Vector{T},
+    gradient_p::Vector{T}, gradient_t::Vector{T}, report::Vector{Float64},
+) where {T}
     model = solved.model
     current = copy(model.constants)
     copyto!(model.constants, solved.constants)
-    report = plain(info)
     try
         backward(
-            solved, sensealg, settings, plain(cotangent), plain(gradient_u), plain(gradient_p),
-            plain(gradient_t), report,
+            solved, sensealg, settings, cotangent, gradient_u, gradient_p, gradient_t, report
         )
         return nothing
     catch failure

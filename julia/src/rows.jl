@@ -34,17 +34,33 @@ function load_rows!(
     w::Vector{T}, place::Int, x::Vector{T}, offset::Int, first::Int, width::Int, n::Int, block::Int
 ) where {T}
     from = offset + first * width
+    width == 1 && return load_narrow!(w, place, x, from, n, block, Val(1))
+    width == 2 && return load_narrow!(w, place, x, from, n, block, Val(2))
+    width == 3 && return load_narrow!(w, place, x, from, n, block, Val(3))
+    width == 4 && return load_narrow!(w, place, x, from, n, block, Val(4))
     # A few columns at a time, so that the lines of `x` are read once.
     @inbounds for some in 0:8:(width - 1)
         columns = some:(min(some + 8, width) - 1)
         for r in 0:(n - 1), i in columns
             w[place + i * block + r + 1] = x[from + r * width + i + 1]
         end
-        for i in columns
-            last = w[place + i * block + n]
-            for r in n:(block - 1)
-                w[place + i * block + r + 1] = last
-            end
+        repeat_last!(w, place + some * block, length(columns), n, block)
+    end
+    return nothing
+end
+
+function load_narrow!(w, place, x, from, n, block, ::Val{W}) where {W}
+    @inbounds @simd ivdep for r in 1:n
+        Base.Cartesian.@nexprs 4 i -> i <= W && (w[place + (i - 1) * block + r] = x[from + (r - 1) * W + i])
+    end
+    return repeat_last!(w, place, W, n, block)
+end
+
+function repeat_last!(w, place, width, n, block)
+    @inbounds for i in 0:(width - 1)
+        last = w[place + i * block + n]
+        for r in (n + 1):block
+            w[place + i * block + r] = last
         end
     end
     return nothing
@@ -59,10 +75,21 @@ function store_rows!(
     w::Vector{T}, place::Int, x::Vector{T}, offset::Int, first::Int, width::Int, n::Int, block::Int
 ) where {T}
     from = offset + first * width
+    width == 1 && return store_narrow!(w, place, x, from, n, block, Val(1))
+    width == 2 && return store_narrow!(w, place, x, from, n, block, Val(2))
+    width == 3 && return store_narrow!(w, place, x, from, n, block, Val(3))
+    width == 4 && return store_narrow!(w, place, x, from, n, block, Val(4))
     @inbounds for some in 0:8:(width - 1)
         for r in 0:(n - 1), i in some:(min(some + 8, width) - 1)
             x[from + r * width + i + 1] = w[place + i * block + r + 1]
         end
+    end
+    return nothing
+end
+
+function store_narrow!(w, place, x, from, n, block, ::Val{W}) where {W}
+    @inbounds @simd ivdep for r in 1:n
+        Base.Cartesian.@nexprs 4 i -> i <= W && (x[from + (r - 1) * W + i] = w[place + (i - 1) * block + r])
     end
     return nothing
 end
@@ -139,21 +166,27 @@ end
     map((row, x) -> map((s, y) -> add_product(x, y, s), row, right), sums, left)
 
 """
-    rows_contract!(C, c, A, a, B, b, batch, m, n, repeat, C_batch, C_row, C_column,
+    rows_contract!(C, c, A, a, B, b, S, scratch, batch, m, n, repeat, C_batch, C_row, C_column,
                    A_batch, A_row, A_repeat, B_batch, B_repeat, B_column, rows, block)
 
 `C[k, i, j] += Σ A[k, i, l] B[k, l, j]`, summed over `l` and the first `rows` rows of the block: of
-`A` and `B` each element is a block of rows, of `C` a number.
+`A` and `B` each element is a block of rows, of `C` a number, and `C_column` is 1. From `scratch` on
+`S` has room for a block of `n` numbers, and as many as processors load at once.
 """
 function rows_contract!(
-    C::Vector{T}, c::Int, A::Vector{T}, a::Int, B::Vector{T}, b::Int,
+    C::Vector{T}, c::Int, A::Vector{T}, a::Int, B::Vector{T}, b::Int, S::Vector{T}, scratch::Int,
     batch::Int, m::Int, n::Int, repeat::Int, C_batch::Int, C_row::Int, C_column::Int,
     A_batch::Int, A_row::Int, A_repeat::Int, B_batch::Int, B_repeat::Int, B_column::Int,
     rows::Int, block::Int,
 ) where {T}
     for k in 0:(batch - 1), l in 0:(repeat - 1)
         left, right, to = a + k * A_batch + l * A_repeat, b + k * B_batch + l * B_repeat, c + k * C_batch
-        if rows < block
+        if m >= 12 && n >= 12
+            contract_turned!(
+                C, to, A, left, B, right, m, n, C_row, A_row, B_column, S, scratch, rows
+            )
+            continue
+        elseif rows < block
             # The copies of the last row count for nothing.
             clear_padding!(A, left, A_row, m, rows, block)
             clear_padding!(B, right, B_column, n, rows, block)
@@ -200,6 +233,81 @@ function contract!(
     end
     @inbounds for i in 1:I, j in 1:J
         C[to + 1 + (i - 1) * C_row + (j - 1) * C_column] += total(sums[i][j])
+    end
+    return nothing
+end
+
+# The same by outer products, for which `B` is turned so that its rows lie together: where a sum over
+# the lanes of each element would cost more.
+function contract_turned!(
+    C::Vector{T}, to, A::Vector{T}, left, B::Vector{T}, right, m, n, C_row, A_row, B_column,
+    S::Vector{T}, scratch, rows,
+) where {T}
+    N = lanes(T)
+    width = N * cld(n, N)
+    turn!(S, scratch, B, right, n, B_column, width, rows)
+    for i in 0:4:(m - 1)
+        target, from = to + i * C_row, left + i * A_row
+        if i + 4 <= m
+            outer_products!(C, target, A, from, S, scratch, n, width, C_row, A_row, rows, Val(4))
+        else
+            for k in 0:(m - i - 1)
+                outer_products!(
+                    C, target + k * C_row, A, from + k * A_row, S, scratch, n, width, C_row, A_row,
+                    rows, Val(1),
+                )
+            end
+        end
+    end
+    return nothing
+end
+
+function turn!(S::Vector{T}, scratch, B::Vector{T}, right, n, B_column, width, rows) where {T}
+    @inbounds for some in 0:8:(width - 1)
+        for r in 0:(rows - 1), j in some:(some + 7)
+            S[scratch + r * width + j + 1] = j < n ? B[right + j * B_column + r + 1] : zero(T)
+        end
+    end
+    return nothing
+end
+
+@inline function outer_products!(C, to, A, left, S, scratch, n, width, C_row, A_row, rows, I::Val)
+    N = lanes(eltype(C))
+    j = 0
+    while j + 2N <= n
+        outer!(C, to + j, A, left, S, scratch + j, 2N, width, C_row, A_row, rows, I, Val(2))
+        j += 2N
+    end
+    while j < n
+        outer!(C, to + j, A, left, S, scratch + j, n - j, width, C_row, A_row, rows, I, Val(1))
+        j += N
+    end
+    return nothing
+end
+
+function outer!(
+    C::Vector{T}, to, A::Vector{T}, left, S::Vector{T}, from, count, width, C_row, A_row, rows,
+    ::Val{I}, ::Val{J},
+) where {T,I,J}
+    N = lanes(T)
+    L = Lanes{N,T}
+    sums = ntuple(_ -> ntuple(_ -> splat(L, zero(T)), Val(J)), Val(I))
+    GC.@preserve C A S begin
+        for r in 0:(rows - 1)
+            x = ntuple(i -> splat(L, @inbounds A[left + (i - 1) * A_row + r + 1]), Val(I))
+            y = ntuple(j -> load_lanes(L, S, from + r * width + (j - 1) * N), Val(J))
+            sums = add_products(sums, x, y)
+        end
+        for i in 1:I, j in 1:J
+            at, some = to + (i - 1) * C_row + (j - 1) * N, sums[i][j]
+            if j * N <= count
+                store_lanes!(C, at, add_product(splat(L, one(T)), some, load_lanes(L, C, at)))
+            else
+                @inbounds for k in 1:(count - (j - 1) * N)
+                    C[at + k] += some[k].value
+                end
+            end
+        end
     end
     return nothing
 end

@@ -67,8 +67,9 @@ end
 
 # The routines that generated code calls, each with its number of operands and of integers.
 const ROUTINES = (
-    (load_rows!, 2, 4), (store_rows!, 2, 4), (rows_product!, 3, 14), (rows_contract!, 3, 15),
-    (rows_multiply!, 3, 14), (matmul!, 3, 10), (take_rows!, 3, 4), (put_rows!, 3, 5), (gather!, 3, 4), (scatter!, 3, 5),
+    (load_rows!, 2, 4), (store_rows!, 2, 4), (rows_product!, 3, 14), (rows_contract!, 4, 15),
+    (rows_multiply!, 3, 14), (matmul!, 3, 10), (take_rows!, 3, 4), (put_rows!, 3, 5),
+    (gather!, 3, 4), (scatter!, 3, 5),
     (searchsorted!, 3, 5), (nonzero!, 2, 2), (repeats!, 2, 2), (argmax!, 2, 4),
     (cumargmax!, 2, 4), (scan!, 2, 4), (sort_order!, 2, 4),
 )
@@ -96,6 +97,7 @@ const NumpyVector{T} = PyArray{T,1,true,true,T}
 for T in (Float64, Float32)
     V, W = NumpyVector{T}, NumpyVector{Float64}
     precompile(forward, (Model{T}, Settings, V, V, W, V, W, String, Int))
+    precompile(forward_handed, (Model{T}, Settings, String, Int))
     precompile(set_constants!, (Model{T}, V))
     precompile(evaluate, (Model{T}, V, V, V, Float64))
     precompile_routines(T)

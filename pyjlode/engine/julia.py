@@ -1,11 +1,13 @@
 """The Julia engine: problems of torch tensors, solved by SciML.
 
-Arrays cross the border as numpy views of torch's memory: Julia reads the initial state and the
-parameters from them and writes the solution and the gradients into them.
+Arrays cross the border as addresses of torch's memory: Julia reads the initial state and the
+parameters there and writes the solution and the gradients there.
 """
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -80,13 +82,27 @@ class JuliaEngine:
         model = self.models.get(problem, wanted=Wanted.JACOBIAN if implicit else wanted)
         inputs = (problem.y0, problem.t, *model.parameters)
         differentiate = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
-        solve = _Solve(self.functions, model, problem, method, sensealg, stats)
+        settings = self._settings(problem, method)
+        solve = _Solve(self.functions, model, problem, method, settings, sensealg, stats)
         if differentiate:
             states = _Differentiable.apply(solve, problem.y0, problem.t, *model.parameters)
         else:
             states = solve.forward(problem.y0, problem.t, model.parameters, keep="nothing")[0]
         model.update(problem, states)
         return states
+
+    def _settings(self, problem: Problem, method: str) -> Any:
+        options = problem.options
+        return self.functions.settings(
+            method,
+            problem.rtol,
+            problem.atol,
+            int(options.get("max_num_steps", _MAX_STEPS)),
+            float(options.get("step_size") or options.get("first_step") or 0.0),
+            problem.fixed_step,
+            float(options.get("min_step", 0.0)),
+            float(options.get("max_step", 0.0)),
+        )
 
 
 class _Functions:
@@ -98,11 +114,32 @@ class _Functions:
 
     def __init__(self, module: Any) -> None:
         self.load = module.load
-        self.forward = module.forward
-        self.backward = module.backward
+        self._forward = module.forward_handed
+        self._backward = module.backward_handed
+        self._addresses = (ctypes.c_int64 * 16).from_address(int(module.address_table()))
         self.retcode = module.retcode
         self.settings = lru_cache(maxsize=64)(module.Settings)
         self.sensitivity = lru_cache(maxsize=64)(module.sensitivity)
+
+    def forward(
+        self, model: Any, settings: Any, arrays: Sequence[Tensor], keep: str, checkpoints: int
+    ) -> Any:
+        """Julia's ``forward`` of the arrays u0, p, ts, out and info, all contiguous."""
+        self._hand_over(arrays)
+        return self._forward(model, settings, keep, checkpoints)
+
+    def backward(
+        self, solved: Any, algorithm: Any, settings: Any, arrays: Sequence[Tensor]
+    ) -> str | None:
+        """Julia's ``backward`` of cotangent, gradients of u, p and t, and info, all contiguous."""
+        self._hand_over(arrays)
+        message = self._backward(solved, algorithm, settings)
+        return None if message is None else str(message)
+
+    def _hand_over(self, arrays: Sequence[Tensor]) -> None:
+        for i, x in enumerate(arrays):
+            self._addresses[2 * i] = x.data_ptr()
+            self._addresses[2 * i + 1] = x.numel()
 
 
 def _decay(rate: Tensor, t: Tensor, y: Tensor) -> Tensor:
@@ -117,6 +154,7 @@ class _Solve:
     model: Model
     problem: Problem
     method: str
+    settings: Any
     sensealg: SensitivityAlgorithm
     stats: Statistics
 
@@ -133,12 +171,14 @@ class _Solve:
         with self.model.errors():
             solved = self.functions.forward(
                 self.model.handle,
-                self._settings(),
-                _array(y0),
-                flatten(parameters, y0.dtype).numpy(),
-                _array(t.to(torch.float64)),
-                _array(out),
-                info.numpy(),
+                self.settings,
+                (
+                    in_memory(y0),
+                    flatten(parameters, y0.dtype),
+                    in_memory(t).to(torch.float64),
+                    out,
+                    info,
+                ),
                 keep,
                 getattr(self.sensealg, "checkpoints", None) or 0,
             )
@@ -150,11 +190,13 @@ class _Solve:
         self.stats.naccept, self.stats.nreject = int(naccept), int(nreject)
         return out, solved
 
-    def backward(self, solved: Any, cotangent: Tensor, with_t: bool) -> tuple[Tensor, ...]:
+    def backward(
+        self, solved: Any, cotangent: Tensor, with_t: bool, parameters: int
+    ) -> tuple[Tensor, ...]:
         """Gradients with respect to the initial state, the times and the flat parameters."""
         dtype = cotangent.dtype
         gradient_u = torch.empty(cotangent[0].numel(), dtype=dtype)
-        gradient_p = torch.empty(sum(p.numel() for p in self.model.parameters), dtype=dtype)
+        gradient_p = torch.empty(parameters, dtype=dtype)
         gradient_t = torch.empty(cotangent.shape[0] if with_t else 0, dtype=dtype)
         info = torch.zeros(8, dtype=torch.float64)
         rtol, atol = self.problem.rtol, self.problem.atol
@@ -168,30 +210,13 @@ class _Solve:
             message = self.functions.backward(
                 solved,
                 algorithm,
-                self._settings(),
-                _array(cotangent),
-                gradient_u.numpy(),
-                gradient_p.numpy(),
-                gradient_t.numpy(),
-                info.numpy(),
+                self.settings,
+                (cotangent, gradient_u, gradient_p, gradient_t, info),
             )
         if message is not None:
-            raise self._failure("The backward solve", str(message), float(info[1]), {})
+            raise self._failure("The backward solve", message, float(info[1]), {})
         self.stats.nfe_backward = int(info[2])
         return gradient_u, gradient_t, gradient_p
-
-    def _settings(self) -> Any:
-        problem, options = self.problem, self.problem.options
-        return self.functions.settings(
-            self.method,
-            problem.rtol,
-            problem.atol,
-            int(options.get("max_num_steps", _MAX_STEPS)),
-            float(options.get("step_size") or options.get("first_step") or 0.0),
-            problem.fixed_step,
-            float(options.get("min_step", 0.0)),
-            float(options.get("max_step", 0.0)),
-        )
 
     def _failure(
         self, what: str, retcode: str, reached: float, counts: dict[str, float]
@@ -232,10 +257,11 @@ class _Differentiable(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         y_shape, t_dtype, shapes = ctx.shapes
+        sizes = [s.numel() for s in shapes]
         gradient_u, gradient_t, gradient_p = ctx.solve.backward(
-            ctx.solved, cotangent.contiguous(), ctx.needs_input_grad[2]
+            ctx.solved, in_memory(cotangent), ctx.needs_input_grad[2], sum(sizes)
         )
-        pieces = gradient_p.split([s.numel() for s in shapes])
+        pieces = gradient_p.split(sizes)
         return (
             None,
             gradient_u.view(y_shape),
@@ -248,9 +274,10 @@ def flatten(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
     """One vector of all tensors, in the numbers that generated code computes with."""
     if not tensors:
         return torch.empty(0, dtype=dtype)
-    return torch.cat([x.detach().reshape(-1).to(dtype) for x in tensors])
+    with torch.no_grad():
+        return torch.cat([(x if x.dtype is dtype else x.to(dtype)).reshape(-1) for x in tensors])
 
 
-def _array(x: Tensor) -> Any:
-    """The tensor's memory as a flat numpy array; a copy only where it is not contiguous."""
-    return x.detach().contiguous().view(-1).numpy()
+def in_memory(x: Tensor) -> Tensor:
+    """The tensor as Julia reads it at its address: a copy only where it lies there otherwise."""
+    return x.detach().resolve_neg().contiguous()

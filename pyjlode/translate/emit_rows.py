@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .emit import Emitted, Emitter, Output, touched
-from .layout import Buffer, View, collapse, whole
-from .program import Call, Pointwise, Program, Reduce
+from .layout import Buffer, View, collapse, expand, slice_, whole
+from .program import Call, Operation, Pointwise, Program, Reduce
 from .rows import RowProgram, RowsMixed, analyse, as_batch
 from .schedule import Loop, Step, live, schedule
 
 STATES = ("u", "v")
+
+# Products of so few terms take less time than the memory that they write to and read from.
+_FEW_TERMS = 4
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,12 @@ class RowEmitter(Emitter):
     ) -> None:
         super().__init__(program, outputs)
         self.block = block
-        operations = live(program, [o.view for o in outputs if o.view is not None])
+        operations = [
+            _written_out(op) for op in live(program, [o.view for o in outputs if o.view is not None])
+        ]
         self.rows: RowProgram = analyse(program, operations, batch, STATES)
         self.work = 0
+        self._scratch_sizes: list[int] = []
         self._starts = {
             op.out.buffer: op.start for op in self.rows.inside if isinstance(op, Reduce)
         }
@@ -70,7 +76,7 @@ class RowEmitter(Emitter):
         early, late = schedule(rows.early), schedule(rows.late)
         inside = schedule(rows.inside, self._place_of)
         inside = [*self._loads(inside), *inside, *stores]
-        workspace = self._assign(early, inside, late)
+        self.scratch = workspace = self._assign(early, inside, late)
         for step in early:
             self._step(step)
         for buffer in sorted(rows.sums, key=lambda b: b.number):
@@ -81,6 +87,7 @@ class RowEmitter(Emitter):
             self._blocks(inside)
         for step in late:
             self._step(step)
+        workspace += max(self._scratch_sizes, default=0)
         steps = [s for s in (*early, *inside, *late) if not _is_transfer(s)]
         return Emitted(
             self._function(name, arguments), workspace, tuple(self._describe(s) for s in steps)
@@ -267,7 +274,11 @@ class RowEmitter(Emitter):
         batch, m, n, k = *blocked[2].shape[:3], blocked[0].shape[2]
         self.work += 2 * batch * m * n * k
         if op.out.buffer in rows.sums:
-            self._write_call("rows_contract!", [out, *blocked[:2]], [batch, m, n, k], cs, xs, ys, f"n, {block}")
+            # Room for the second factor turned round, its columns filled up to whole vectors.
+            self._scratch_sizes.append(block * (n + 16))
+            order = [out, *blocked[:2]]
+            lengths = [batch, m, n, k]
+            self._write_call("rows_contract!", order, lengths, cs, xs, ys, f"n, {block}", "w, ")
         elif px and py:
             order = [blocked[2], *blocked[:2]]
             self._write_call("rows_multiply!", order, [batch, m, n, k], cs, xs, ys, str(block))
@@ -282,11 +293,30 @@ class RowEmitter(Emitter):
 
     def _write_call(
         self, function: str, views: Sequence[View], lengths: Sequence[int],
-        c: Sequence[int], x: Sequence[int], y: Sequence[int], rows: str,
+        c: Sequence[int], x: Sequence[int], y: Sequence[int], rows: str, scratch: str = "",
     ) -> None:  # fmt: skip
         places = [f"{self._variable(v)}, {self._start(v) - 1}" for v in views]
+        if scratch:
+            places.append(f"{scratch}{self.scratch}")
         integers = map(str, (*lengths, *c, *x, *y))
         self.lines.append(f"{function}({', '.join((*places, *integers, rows))})")
+
+
+def _written_out(op: Operation) -> Operation:
+    """A product of few terms as an element-wise operation, which shares a loop with others."""
+    if not isinstance(op, Call) or op.function != "matmul!":
+        return op
+    x, y = op.args
+    terms = x.shape[-1]
+    if not 1 <= terms <= _FEW_TERMS:
+        return op
+    template, args = "{0} * {1}", []
+    for k in range(terms):
+        if k:
+            template = f"muladd({{{2 * k}}}, {{{2 * k + 1}}}, {template})"
+        args.append(expand(slice_(x, -1, k, k + 1, 1), op.out.shape))
+        args.append(expand(slice_(y, -2, k, k + 1, 1), op.out.shape))
+    return Pointwise(op.out, template, args)
 
 
 def _is_transfer(step: Step) -> bool:
@@ -299,4 +329,4 @@ def _position(start: int, strides: Sequence[int]) -> str:
 
 def _cost(template: str) -> int:
     """Of an element, in about the unit of a multiplication."""
-    return 20 if "(" in template else 1
+    return 20 if "(" in template and not template.startswith("muladd") else 1
