@@ -50,15 +50,16 @@ struct Batch{T}
     memory::Vector{Vector{T}}
 end
 
-function Batch{T}(functions, states::Int, rows::Int, block::Int, work::Int, workspace::Int) where {T}
+function Batch{T}(
+    functions, states::Int, rows::Int, block::Int, work::Int, workspace::Int
+) where {T}
     part = block * cld(cld(rows, MOST_PARTS), block)
     memory = [Vector{T}(undef, workspace) for _ in 1:cld(rows, part)]
-    value, products... = functions
-    vjp, vjp_p, vjp_both, vjp_t = products
+    value, vjp, vjp_p, vjp_both, vjp_t = functions
     return Batch{T}(
         RowsRightHandSide{T}(value), RowsVectorJacobian{T}(vjp), RowsVectorJacobian{T}(vjp_p),
-        RowsJointVectorJacobian{T}(vjp_both), RowsVectorJacobian{T}(vjp_t), rows, states ÷ rows, part,
-        work, memory,
+        RowsJointVectorJacobian{T}(vjp_both), RowsVectorJacobian{T}(vjp_t), rows, states ÷ rows,
+        part, work, memory,
     )
 end
 

@@ -10,14 +10,38 @@ address_table() = Int(pointer(ADDRESSES))
 handed(::Type{T}, i::Int) where {T} =
     unsafe_wrap(Vector{T}, Ptr{T}(ADDRESSES[2i - 1]), ADDRESSES[2i])
 
+# One vector of arrays whose addresses and lengths lie in a table of their own, the i-th in the first
+# table; and the way back.
+pieces(i::Int) = reshape(handed(Int, i), 2, :)
+
+function gather_pieces(::Type{T}, table::Matrix{Int}) where {T}
+    whole = Vector{T}(undef, sum(@view table[2, :]))
+    at = 1
+    GC.@preserve whole for (address, length) in eachcol(table)
+        unsafe_copyto!(pointer(whole, at), Ptr{T}(address), length)
+        at += length
+    end
+    return whole
+end
+
+function scatter_pieces!(table::Matrix{Int}, whole::Vector{T}) where {T}
+    at = 1
+    GC.@preserve whole for (address, length) in eachcol(table)
+        unsafe_copyto!(Ptr{T}(address), pointer(whole, at), length)
+        at += length
+    end
+    return nothing
+end
+
 """
     forward_handed(model, settings, keep, checkpoints) -> Solved
 
-[`forward`](@ref) of the arrays in the table: `u0`, `p`, `ts`, `out` and `info`.
+[`forward`](@ref) of the arrays in the table: `u0`, the table of the parameters, `ts`, `out` and
+`info`.
 """
 function forward_handed(model::Model{T}, settings::Settings, keep, checkpoints) where {T}
     return forward(
-        model, settings, copy(handed(T, 1)), copy(handed(T, 2)), copy(handed(Float64, 3)),
+        model, settings, copy(handed(T, 1)), gather_pieces(T, pieces(2)), copy(handed(Float64, 3)),
         handed(T, 4), handed(Float64, 5), String(keep), Int(checkpoints),
     )
 end
@@ -25,12 +49,16 @@ end
 """
     backward_handed(solved, sensealg, settings)
 
-[`backward`](@ref) of the arrays in the table: `cotangent`, `gradient_u`, `gradient_p`, `gradient_t`
-and `info`.
+[`backward`](@ref) of the arrays in the table: `cotangent`, `gradient_u`, the table of the
+parameters' gradients, `gradient_t` and `info`.
 """
 function backward_handed(solved::Solved{T}, sensealg, settings::Settings) where {T}
-    return backward_reported(
-        solved, sensealg, settings, handed(T, 1), handed(T, 2), handed(T, 3), handed(T, 4),
+    table = pieces(3)
+    gradient_p = zeros(T, solved.model.parameters)
+    message = backward_reported(
+        solved, sensealg, settings, handed(T, 1), handed(T, 2), gradient_p, handed(T, 4),
         handed(Float64, 5),
     )
+    scatter_pieces!(table, gradient_p)
+    return message
 end

@@ -51,7 +51,8 @@ end
 
 function load_narrow!(w, place, x, from, n, block, ::Val{W}) where {W}
     @inbounds @simd ivdep for r in 1:n
-        Base.Cartesian.@nexprs 4 i -> i <= W && (w[place + (i - 1) * block + r] = x[from + (r - 1) * W + i])
+        Base.Cartesian.@nexprs 4 i ->
+            i <= W && (w[place + (i - 1) * block + r] = x[from + (r - 1) * W + i])
     end
     return repeat_last!(w, place, W, n, block)
 end
@@ -89,7 +90,8 @@ end
 
 function store_narrow!(w, place, x, from, n, block, ::Val{W}) where {W}
     @inbounds @simd ivdep for r in 1:n
-        Base.Cartesian.@nexprs 4 i -> i <= W && (x[from + (r - 1) * W + i] = w[place + (i - 1) * block + r])
+        Base.Cartesian.@nexprs 4 i ->
+            i <= W && (x[from + (r - 1) * W + i] = w[place + (i - 1) * block + r])
     end
     return nothing
 end
@@ -107,15 +109,17 @@ function rows_product!(
     X_batch::Int, X_outer::Int, X_term::Int, W_batch::Int, W_term::Int, W_unit::Int, block::Int,
 ) where {T}
     N = lanes(T)
+    strides = (C_unit, X_term, W_term, W_unit)
     for b in 0:(batch - 1), o in 0:(outer - 1)
-        to, from, weights = c + b * C_batch + o * C_outer, x + b * X_batch + o * X_outer, w + b * W_batch
+        to, from = c + b * C_batch + o * C_outer, x + b * X_batch + o * X_outer
+        weights = w + b * W_batch
         r = 0
         while r + 2N <= block
-            panel!(C, to + r, X, from + r, W, weights, units, terms, C_unit, X_term, W_term, W_unit, Val(2))
+            panel!(C, to + r, X, from + r, W, weights, units, terms, strides, Val(2))
             r += 2N
         end
         while r < block
-            panel!(C, to + r, X, from + r, W, weights, units, terms, C_unit, X_term, W_term, W_unit, Val(1))
+            panel!(C, to + r, X, from + r, W, weights, units, terms, strides, Val(1))
             r += N
         end
     end
@@ -123,40 +127,40 @@ function rows_product!(
 end
 
 # All units, for `R` vectors of rows.
-@inline function panel!(
-    C, to, X, from, W, weights, units, terms, C_unit, X_term, W_term, W_unit, R::Val
-)
+@inline function panel!(C, to, X, from, W, weights, units, terms, strides, R::Val)
+    C_unit, _, _, W_unit = strides
     u = 0
     while u + 4 <= units
-        units!(C, to + u * C_unit, X, from, W, weights + u * W_unit, terms, C_unit, X_term, W_term, W_unit, R, Val(4))
+        units!(C, to + u * C_unit, X, from, W, weights + u * W_unit, terms, strides, R, Val(4))
         u += 4
     end
     if u + 2 <= units
-        units!(C, to + u * C_unit, X, from, W, weights + u * W_unit, terms, C_unit, X_term, W_term, W_unit, R, Val(2))
+        units!(C, to + u * C_unit, X, from, W, weights + u * W_unit, terms, strides, R, Val(2))
         u += 2
     end
     if u < units
-        units!(C, to + u * C_unit, X, from, W, weights + u * W_unit, terms, C_unit, X_term, W_term, W_unit, R, Val(1))
+        units!(C, to + u * C_unit, X, from, W, weights + u * W_unit, terms, strides, R, Val(1))
     end
     return nothing
 end
 
 # `U` units, for `R` vectors of rows: the sums stay in registers.
 function units!(
-    C::Vector{T}, to, X::Vector{T}, from, W::Vector{T}, weights, terms, C_unit, X_term, W_term,
-    W_unit, ::Val{R}, ::Val{U},
+    C::Vector{T}, to, X::Vector{T}, from, W::Vector{T}, weights, terms, strides, ::Val{R}, ::Val{U}
 ) where {T,R,U}
-    L = Lanes{lanes(T),T}
+    N = lanes(T)
+    L = Lanes{N,T}
+    C_unit, X_term, W_term, W_unit = strides
     sums = ntuple(_ -> ntuple(_ -> splat(L, zero(T)), Val(R)), Val(U))
     GC.@preserve C X W begin
         for t in 0:(terms - 1)
-            rows = ntuple(i -> load_lanes(L, X, from + t * X_term + (i - 1) * lanes(T)), Val(R))
-            sums = add_products(
-                sums, ntuple(u -> splat(L, @inbounds W[weights + 1 + t * W_term + (u - 1) * W_unit]), Val(U)), rows
-            )
+            weight, row = weights + 1 + t * W_term, from + t * X_term
+            x = ntuple(u -> splat(L, @inbounds W[weight + (u - 1) * W_unit]), Val(U))
+            y = ntuple(i -> load_lanes(L, X, row + (i - 1) * N), Val(R))
+            sums = add_products(sums, x, y)
         end
         for u in 1:U, i in 1:R
-            store_lanes!(C, to + (u - 1) * C_unit + (i - 1) * lanes(T), sums[u][i])
+            store_lanes!(C, to + (u - 1) * C_unit + (i - 1) * N, sums[u][i])
         end
     end
     return nothing
@@ -180,7 +184,8 @@ function rows_contract!(
     rows::Int, block::Int,
 ) where {T}
     for k in 0:(batch - 1), l in 0:(repeat - 1)
-        left, right, to = a + k * A_batch + l * A_repeat, b + k * B_batch + l * B_repeat, c + k * C_batch
+        to = c + k * C_batch
+        left, right = a + k * A_batch + l * A_repeat, b + k * B_batch + l * B_repeat
         if m >= 12 && n >= 12
             contract_turned!(
                 C, to, A, left, B, right, m, n, C_row, A_row, B_column, S, scratch, rows
@@ -191,38 +196,42 @@ function rows_contract!(
             clear_padding!(A, left, A_row, m, rows, block)
             clear_padding!(B, right, B_column, n, rows, block)
         end
+        strides = (C_row, C_column, A_row, B_column)
         i = 0
-        while i < m
-            I = i + 4 <= m ? 4 : i + 2 <= m ? 2 : 1
+        while i + 4 <= m
             target, from = to + i * C_row, left + i * A_row
-            I == 4 && contract_columns!(C, target, A, from, B, right, n, C_row, C_column, A_row, B_column, block, Val(4))
-            I == 2 && contract_columns!(C, target, A, from, B, right, n, C_row, C_column, A_row, B_column, block, Val(2))
-            I == 1 && contract_columns!(C, target, A, from, B, right, n, C_row, C_column, A_row, B_column, block, Val(1))
-            i += I
+            contract_columns!(C, target, A, from, B, right, n, strides, block, Val(4))
+            i += 4
+        end
+        while i < m
+            target, from = to + i * C_row, left + i * A_row
+            contract_columns!(C, target, A, from, B, right, n, strides, block, Val(1))
+            i += 1
         end
     end
     return nothing
 end
 
-@inline function contract_columns!(
-    C, to, A, left, B, right, n, C_row, C_column, A_row, B_column, block, I::Val
-)
+@inline function contract_columns!(C, to, A, left, B, right, n, strides, block, I::Val)
+    _, C_column, _, B_column = strides
     j = 0
     while j + 2 <= n
-        contract!(C, to + j * C_column, A, left, B, right + j * B_column, C_row, C_column, A_row, B_column, block, I, Val(2))
+        target, from = to + j * C_column, right + j * B_column
+        contract!(C, target, A, left, B, from, strides, block, I, Val(2))
         j += 2
     end
     if j < n
-        contract!(C, to + j * C_column, A, left, B, right + j * B_column, C_row, C_column, A_row, B_column, block, I, Val(1))
+        target, from = to + j * C_column, right + j * B_column
+        contract!(C, target, A, left, B, from, strides, block, I, Val(1))
     end
     return nothing
 end
 
 function contract!(
-    C::Vector{T}, to, A::Vector{T}, left, B::Vector{T}, right, C_row, C_column, A_row, B_column,
-    block, ::Val{I}, ::Val{J},
+    C::Vector{T}, to, A::Vector{T}, left, B::Vector{T}, right, strides, block, ::Val{I}, ::Val{J}
 ) where {T,I,J}
     L = Lanes{lanes(T),T}
+    C_row, C_column, A_row, B_column = strides
     sums = ntuple(_ -> ntuple(_ -> splat(L, zero(T)), Val(J)), Val(I))
     GC.@preserve A B begin
         for r in 0:lanes(T):(block - 1)

@@ -21,7 +21,8 @@ in_rows(x) = vec(permutedims(x, (1, ndims(x):-1:2...)))
         @test count(!iszero, back) == count(!iszero, x[:, 6:22])
     end
 
-    @testset "product, $outer × $terms × $units" for outer in (1, 3), terms in (1, 6), units in (1, 2, 7)
+    shapes = Iterators.product((1, 3), (1, 6), (1, 2, 7))
+    @testset "product, $outer × $terms × $units" for (outer, terms, units) in shapes
         batch = 2
         for block in (rows(1), rows(50))
             X, W = randn(T, block, batch, outer, terms), randn(T, batch, terms, units)
@@ -31,15 +32,16 @@ in_rows(x) = vec(permutedims(x, (1, ndims(x):-1:2...)))
             end
             C = fill(T(NaN), 5 + length(expected))
             rows_product!(
-                C, 5, in_rows(X), 0, [T(NaN); vec(permutedims(W, (3, 2, 1)))], 1, batch, outer, units,
-                terms, block * outer * units, block * units, block, block * outer * terms,
+                C, 5, in_rows(X), 0, [T(NaN); vec(permutedims(W, (3, 2, 1)))], 1,
+                batch, outer, units, terms, block * outer * units, block * units, block, block * outer * terms,
                 block * terms, block, terms * units, units, 1, block,
             )
             @test C[6:end] ≈ in_rows(expected) rtol = tolerance
         end
     end
 
-    @testset "sum over $n rows, $m × $k" for n in (1, 9, 32), m in (1, 3, 12, 17), k in (1, 2, 12, 21)
+    shapes = Iterators.product((1, 9, 32), (1, 3, 12, 17), (1, 2, 12, 21))
+    @testset "sum over $n rows, $m × $k" for (n, m, k) in shapes
         batch, repeat, block = 2, 2, rows(32)
         A, B = randn(T, block, batch, m, repeat), randn(T, block, batch, repeat, k)
         before = randn(T, batch, m, k)
@@ -50,7 +52,8 @@ in_rows(x) = vec(permutedims(x, (1, ndims(x):-1:2...)))
         C, S = vec(permutedims(before, (3, 2, 1))), zeros(T, block * (k + 16))
         rows_contract!(
             C, 0, in_rows(A), 0, in_rows(B), 0, S, 0, batch, m, k, repeat, m * k, k, 1,
-            block * m * repeat, block * repeat, block, block * repeat * k, block * k, block, n, block,
+            block * m * repeat, block * repeat, block, block * repeat * k, block * k, block,
+            n, block,
         )
         @test C ≈ vec(permutedims(expected, (3, 2, 1))) rtol = tolerance
     end

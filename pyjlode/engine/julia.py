@@ -122,24 +122,43 @@ class _Functions:
         self.sensitivity = lru_cache(maxsize=64)(module.sensitivity)
 
     def forward(
-        self, model: Any, settings: Any, arrays: Sequence[Tensor], keep: str, checkpoints: int
-    ) -> Any:
-        """Julia's ``forward`` of the arrays u0, p, ts, out and info, all contiguous."""
-        self._hand_over(arrays)
+        self, model: Any, settings: Any, arrays: Sequence[Tensor], parameters: Sequence[Tensor],
+        keep: str, checkpoints: int,
+    ) -> Any:  # fmt: skip
+        """Julia's ``forward`` of the arrays u0, ts, out and info and of the parameters."""
+        u0, *rest = arrays
+        table = _table(parameters)
+        self._hand_over((u0, None, *rest), 1, table)
         return self._forward(model, settings, keep, checkpoints)
 
     def backward(
-        self, solved: Any, algorithm: Any, settings: Any, arrays: Sequence[Tensor]
-    ) -> str | None:
-        """Julia's ``backward`` of cotangent, gradients of u, p and t, and info, all contiguous."""
-        self._hand_over(arrays)
+        self, solved: Any, algorithm: Any, settings: Any, arrays: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+    ) -> str | None:  # fmt: skip
+        """Julia's ``backward`` of the arrays cotangent, gradients of u and t, and info.
+
+        ``gradients`` are those of the parameters.
+        """
+        cotangent, gradient_u, *rest = arrays
+        table = _table(gradients)
+        self._hand_over((cotangent, gradient_u, None, *rest), 2, table)
         message = self._backward(solved, algorithm, settings)
         return None if message is None else str(message)
 
-    def _hand_over(self, arrays: Sequence[Tensor]) -> None:
+    def _hand_over(self, arrays: Sequence[Tensor | None], place: int, table: Any) -> None:
+        addresses = self._addresses
         for i, x in enumerate(arrays):
-            self._addresses[2 * i] = x.data_ptr()
-            self._addresses[2 * i + 1] = x.numel()
+            if x is not None:
+                addresses[2 * i] = x.data_ptr()
+                addresses[2 * i + 1] = x.numel()
+        addresses[2 * place] = ctypes.addressof(table)
+        addresses[2 * place + 1] = len(table)
+
+
+def _table(arrays: Sequence[Tensor]) -> Any:
+    """Addresses and lengths, for Julia."""
+    pairs = [n for x in arrays for n in (x.data_ptr(), x.numel())]
+    return (ctypes.c_int64 * len(pairs))(*pairs)
 
 
 def _decay(rate: Tensor, t: Tensor, y: Tensor) -> Tensor:
@@ -172,13 +191,8 @@ class _Solve:
             solved = self.functions.forward(
                 self.model.handle,
                 self.settings,
-                (
-                    in_memory(y0),
-                    flatten(parameters, y0.dtype),
-                    in_memory(t).to(torch.float64),
-                    out,
-                    info,
-                ),
+                (in_memory(y0), in_memory(t).to(torch.float64), out, info),
+                [in_memory(p).to(y0.dtype) for p in parameters],
                 keep,
                 getattr(self.sensealg, "checkpoints", None) or 0,
             )
@@ -191,12 +205,13 @@ class _Solve:
         return out, solved
 
     def backward(
-        self, solved: Any, cotangent: Tensor, with_t: bool, parameters: int
-    ) -> tuple[Tensor, ...]:
-        """Gradients with respect to the initial state, the times and the flat parameters."""
+        self, solved: Any, cotangent: Tensor, with_t: bool, shapes: Sequence[torch.Size]
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Gradients with respect to the initial state, the times and each of the parameters."""
         dtype = cotangent.dtype
-        gradient_u = torch.empty(cotangent[0].numel(), dtype=dtype)
-        gradient_p = torch.empty(parameters, dtype=dtype)
+        gradient_u = torch.empty(cotangent.shape[1:], dtype=dtype)
+        # Each in memory of its own: autograd takes it over, where it would copy a part.
+        gradients = [torch.empty(shape, dtype=dtype) for shape in shapes]
         gradient_t = torch.empty(cotangent.shape[0] if with_t else 0, dtype=dtype)
         info = torch.zeros(8, dtype=torch.float64)
         rtol, atol = self.problem.rtol, self.problem.atol
@@ -211,12 +226,13 @@ class _Solve:
                 solved,
                 algorithm,
                 self.settings,
-                (cotangent, gradient_u, gradient_p, gradient_t, info),
+                (cotangent, gradient_u, gradient_t, info),
+                gradients,
             )
         if message is not None:
             raise self._failure("The backward solve", message, float(info[1]), {})
         self.stats.nfe_backward = int(info[2])
-        return gradient_u, gradient_t, gradient_p
+        return gradient_u, gradient_t, gradients
 
     def _failure(
         self, what: str, retcode: str, reached: float, counts: dict[str, float]
@@ -250,32 +266,18 @@ class _Differentiable(torch.autograd.Function):
             keep = "dense"
         out, ctx.solved = solve.forward(y0, t, parameters, keep=keep)
         ctx.solve = solve
-        ctx.shapes = (y0.shape, t.dtype, [p.shape for p in parameters])
+        ctx.shapes = (t.dtype, [p.shape for p in parameters])
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        y_shape, t_dtype, shapes = ctx.shapes
-        sizes = [s.numel() for s in shapes]
-        gradient_u, gradient_t, gradient_p = ctx.solve.backward(
-            ctx.solved, in_memory(cotangent), ctx.needs_input_grad[2], sum(sizes)
+        t_dtype, shapes = ctx.shapes
+        with_t = ctx.needs_input_grad[2]
+        gradient_u, gradient_t, gradients = ctx.solve.backward(
+            ctx.solved, in_memory(cotangent), with_t, shapes
         )
-        pieces = gradient_p.split(sizes)
-        return (
-            None,
-            gradient_u.view(y_shape),
-            gradient_t.to(t_dtype) if ctx.needs_input_grad[2] else None,
-            *(p.view(s) for p, s in zip(pieces, shapes, strict=True)),
-        )
-
-
-def flatten(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
-    """One vector of all tensors, in the numbers that generated code computes with."""
-    if not tensors:
-        return torch.empty(0, dtype=dtype)
-    with torch.no_grad():
-        return torch.cat([(x if x.dtype is dtype else x.to(dtype)).reshape(-1) for x in tensors])
+        return None, gradient_u, gradient_t.to(t_dtype) if with_t else None, *gradients
 
 
 def in_memory(x: Tensor) -> Tensor:

@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .emit import Emitted, Emitter, Output, touched
-from .layout import Buffer, View, collapse, expand, slice_, whole
-from .program import Call, Operation, Pointwise, Program, Reduce
+from .layout import Buffer, View, collapse, whole
+from .program import Call, Pointwise, Program, Reduce
 from .rows import RowProgram, RowsMixed, analyse, as_batch
 from .schedule import Loop, Step, live, schedule
 
 STATES = ("u", "v")
-
-# Products of so few terms take less time than the memory that they write to and read from.
-_FEW_TERMS = 4
 
 
 @dataclass(frozen=True)
@@ -60,9 +57,7 @@ class RowEmitter(Emitter):
     ) -> None:
         super().__init__(program, outputs)
         self.block = block
-        operations = [
-            _written_out(op) for op in live(program, [o.view for o in outputs if o.view is not None])
-        ]
+        operations = live(program, [o.view for o in outputs if o.view is not None])
         self.rows: RowProgram = analyse(program, operations, batch, STATES)
         self.work = 0
         self._scratch_sizes: list[int] = []
@@ -300,23 +295,6 @@ class RowEmitter(Emitter):
             places.append(f"{scratch}{self.scratch}")
         integers = map(str, (*lengths, *c, *x, *y))
         self.lines.append(f"{function}({', '.join((*places, *integers, rows))})")
-
-
-def _written_out(op: Operation) -> Operation:
-    """A product of few terms as an element-wise operation, which shares a loop with others."""
-    if not isinstance(op, Call) or op.function != "matmul!":
-        return op
-    x, y = op.args
-    terms = x.shape[-1]
-    if not 1 <= terms <= _FEW_TERMS:
-        return op
-    template, args = "{0} * {1}", []
-    for k in range(terms):
-        if k:
-            template = f"muladd({{{2 * k}}}, {{{2 * k + 1}}}, {template})"
-        args.append(expand(slice_(x, -1, k, k + 1, 1), op.out.shape))
-        args.append(expand(slice_(y, -2, k, k + 1, 1), op.out.shape))
-    return Pointwise(op.out, template, args)
 
 
 def _is_transfer(step: Step) -> bool:

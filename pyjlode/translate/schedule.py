@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 
-from .layout import Buffer, View
+from .layout import Buffer, View, expand, slice_
 from .program import Call, Operation, Pointwise, Program, Reduce
 
 
@@ -22,16 +22,38 @@ class Loop:
 
 Step = Loop | Reduce | Call
 
+# Products of so few terms take less time than the memory that they write to and read from.
+_FEW_TERMS = 4
+
 
 def live(program: Program, outputs: Iterable[View]) -> list[Operation]:
-    """The operations that the outputs rest on."""
+    """The operations that the outputs rest on, products of few terms as element-wise ones."""
     needed = {v.buffer for v in outputs if v.buffer is not None}
     kept: list[Operation] = []
     for op in reversed(program.operations):
         if op.out.buffer in needed:
             kept.append(op)
             needed.update(v.buffer for v in op.reads if v.buffer is not None)
-    return kept[::-1]
+    return [_written_out(program, op) for op in reversed(kept)]
+
+
+def _written_out(program: Program, op: Operation) -> Operation:
+    """A product of few terms as an element-wise operation, which shares a loop with others."""
+    if not isinstance(op, Call) or op.function != "matmul!":
+        return op
+    x, y = op.args
+    terms = x.shape[-1]
+    if not 1 <= terms <= _FEW_TERMS:
+        return op
+    template, args = "{0} * {1}", []
+    for k in range(terms):
+        if k:
+            template = f"muladd({{{2 * k}}}, {{{2 * k + 1}}}, {template})"
+        args.append(expand(slice_(x, -1, k, k + 1, 1), op.out.shape))
+        args.append(expand(slice_(y, -2, k, k + 1, 1), op.out.shape))
+    product = Pointwise(op.out, template, args)
+    program.origins[product] = program.origins.get(op, "matmul")
+    return product
 
 
 def schedule(
