@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -210,7 +213,7 @@ def test_blocks(julia: str, batch: int, dtype: torch.dtype) -> None:
 
 def _rk4(func: Func, y0: Tensor, t: Tensor) -> Tensor:
     states = [y0]
-    for start, end in zip(t[:-1], t[1:], strict=True):
+    for start, end in itertools.pairwise(t):
         h, y = end - start, states[-1]
         k1 = func(start, y)
         k2 = func(start + h / 2, y + h / 2 * k1)
@@ -218,6 +221,21 @@ def _rk4(func: Func, y0: Tensor, t: Tensor) -> Tensor:
         k4 = func(end, y + h * k3)
         states.append(y + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4))
     return torch.stack(states)
+
+
+@contextmanager
+def _threads_from(operations: int) -> Iterator[None]:
+    """From how many operations on Julia uses threads."""
+    evaluate = runtime.start().module.seval
+    names = ("THREADED_CALL[]", "THREADED_SWEEP[]")
+    before = [int(evaluate(name)) for name in names]
+    try:
+        for name in names:
+            evaluate(f"{name} = {operations}")
+        yield
+    finally:
+        for name, value in zip(names, before, strict=True):
+            evaluate(f"{name} = {value}")
 
 
 @pytest.mark.parametrize("threaded", [False, True])
@@ -230,32 +248,12 @@ def test_discrete_adjoint(julia: str, name: str, threaded: bool) -> None:
     def solve(y: Tensor, s: Tensor) -> Tensor:
         return odeint(func, y, s, engine="julia", method="RK4", options={"step_size": 10.0})
 
-    with thresholds(0 if threaded else 10**15):
+    with _threads_from(0 if threaded else 10**15):
         states, found = gradients(solve, y0, t, tensors)
     expected_states, expected = gradients(lambda y, s: _rk4(func, y, s), y0, t, tensors)
     assert_close(states, expected_states, 1e-12, "states")
     for i, (g, e) in enumerate(zip(found, expected, strict=True)):
         assert_close(g, e, 1e-11, f"gradient {i}")
-
-
-class thresholds:
-    """From how many operations on Julia uses threads."""
-
-    def __init__(self, operations: int) -> None:
-        self.module = runtime.start().module
-        self.operations = operations
-
-    def _set(self, call: int, sweep: int) -> None:
-        self.module.seval(f"THREADED_CALL[] = {call}; THREADED_SWEEP[] = {sweep}; nothing")
-
-    def __enter__(self) -> None:
-        self.before = [
-            int(self.module.seval(name)) for name in ("THREADED_CALL[]", "THREADED_SWEEP[]")
-        ]
-        self._set(self.operations, self.operations)
-
-    def __exit__(self, *_: object) -> None:
-        self._set(*self.before)
 
 
 @pytest.mark.parametrize("sensealg", ["gauss", "interpolating", "backsolve", "quadrature"])
@@ -288,8 +286,6 @@ print(runtime.start().main.seval("Threads.nthreads()"))
 
 def test_the_same_with_any_number_of_threads(julia: str) -> None:
     """To the last bit: the parts of a batch do not depend on it."""
-    import os
-
     found = []
     for threads in ("1", "2"):
         done = subprocess.run(

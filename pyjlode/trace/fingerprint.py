@@ -16,7 +16,7 @@ import sys
 import types
 from collections.abc import Hashable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -124,10 +124,11 @@ class Visitor:
         self._seen: dict[int, int] = {}
 
     def visit(self, obj: Any) -> None:
-        cls = type(obj)
+        cls: Any = type(obj)
         kind = _kinds.get(cls) or _kind(cls)
         if kind == "plain":
-            self.entries += (cls, obj)
+            self.entries.append(cls)
+            self.entries.append(obj)
             return
         seen = self._seen.get(id(obj))
         if seen is not None:

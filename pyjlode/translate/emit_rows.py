@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .emit import Emitted, Emitter, Output, touched
-from .layout import Buffer, View, collapse, whole
+from .layout import Buffer, View, collapse, permute, whole
 from .program import Call, Pointwise, Program, Reduce
-from .rows import RowProgram, RowsMixed, analyse, as_batch
+from .rows import RowProgram, RowsMixedError, analyse, as_batch
 from .schedule import Loop, Step, live, schedule
 
 STATES = ("u", "v")
@@ -41,7 +41,7 @@ def emit_row_function(
 
     Raises
     ------
-    RowsMixed
+    RowsMixedError
         If a row's results rest on another row.
     """
     emitter = RowEmitter(program, outputs, batch, block)
@@ -52,9 +52,7 @@ def emit_row_function(
 class RowEmitter(Emitter):
     """As :class:`~pyjlode.translate.emit.Emitter`, of three parts: before, in and after blocks."""
 
-    def __init__(
-        self, program: Program, outputs: Sequence[Output], batch: int, block: int
-    ) -> None:
+    def __init__(self, program: Program, outputs: Sequence[Output], batch: int, block: int) -> None:
         super().__init__(program, outputs)
         self.block = block
         operations = live(program, [o.view for o in outputs if o.view is not None])
@@ -119,10 +117,9 @@ class RowEmitter(Emitter):
         if view is None:
             view = View(None, (output.size,), (0,), 0, "f", "T(0)")
         if view.buffer in rows.sums or any(view.buffer is op.out.buffer for op in rows.late):
-            raise RowsMixed("a result of rows that depends on a sum over rows")
+            raise RowsMixedError("a result of rows that depends on a sum over rows")
         buffer = view.buffer
-        ready = view.is_whole and view.kind == "f" and rows.inner.get(buffer) == width
-        if not ready or buffer in self.program.inputs:
+        if buffer is None or not self._is_ready(view, width):
             buffer = Buffer(output.size)
             rows.inner[buffer] = width
             template = "T({0})" if view.kind == "b" else "{0}"
@@ -132,10 +129,10 @@ class RowEmitter(Emitter):
             if rows.place(view) not in (place, None) or (
                 view.buffer not in rows.inner and view.strides[place[0]] != 0
             ):
-                raise RowsMixed("a result in another order than the state")
+                raise RowsMixedError("a result in another order than the state")
             rows.inside.append(Pointwise(target, template, [view], in_place=True))
         if not output.rows:
-            # Of a tensor with a part for each row; the other rows' gradients are others' to compute.
+            # Of a tensor with a part for each row; those of other rows are computed elsewhere.
             zeros = Buffer(output.size)
             self.place[zeros] = (output.name, output.offset)
             zero = View(None, (output.size,), (0,), 0, "f", "T(0)")
@@ -145,9 +142,23 @@ class RowEmitter(Emitter):
         self.place[outside] = (output.name, output.offset)
         position = "offset" if output.rows else "first"
         return Call(
-            whole(outside, (output.size,)), f"store_rows! {position}", [whole(buffer, (buffer.size,))],
-            (width,), in_place=True,
-        )  # fmt: skip
+            whole(outside, (output.size,)),
+            f"store_rows! {position}",
+            [whole(buffer, (buffer.size,))],
+            (width,),
+            in_place=True,
+        )
+
+    def _is_ready(self, view: View, width: int) -> bool:
+        """Whether a block's memory of a buffer is as the rows are to be stored."""
+        buffer = view.buffer
+        return (
+            view.is_whole
+            and view.kind == "f"
+            and buffer is not None
+            and self.rows.inner.get(buffer) == width
+            and buffer not in self.program.inputs
+        )
 
     # Memory.
 
@@ -207,9 +218,7 @@ class RowEmitter(Emitter):
             views = [rows.blocked(v, place, block) for v in (op.out, *op.args)]
             blocked.append(Pointwise(views[0], op.template, views[1:], op.in_place))
             self.work += op.out.size // rows.batch * _cost(op.template)
-        self._loop(
-            Loop(blocked[0].out.shape, blocked, loop.kind, loop.produced, loop.read)
-        )
+        self._loop(Loop(blocked[0].out.shape, blocked, loop.kind, loop.produced, loop.read))
 
     def _row_reduce(self, op: Reduce) -> None:
         rows = self.rows
@@ -244,16 +253,11 @@ class RowEmitter(Emitter):
         assert isinstance(step, Call)
         (width,) = step.integers
         function, position, *source = step.function.split()
-        if source:
-            name, offset = source
-            buffer = step.out.buffer
-        else:
-            assert step.out.buffer is not None
-            name, offset = self.place[step.out.buffer]
-            buffer = step.args[0].buffer
-        assert buffer is not None
+        inside = step.out.buffer if source else step.args[0].buffer
+        assert inside is not None and step.out.buffer is not None
+        name, offset = source or self.place[step.out.buffer]
         self.lines.append(
-            f"{function}(w, {self.place[buffer][1]}, {name}, {offset}, {position} + start, "
+            f"{function}(w, {self.place[inside][1]}, {name}, {offset}, {position} + start, "
             f"{width}, n, {self.block})"
         )
 
@@ -261,40 +265,38 @@ class RowEmitter(Emitter):
         rows, block = self.rows, self.block
         x, y, out = (as_batch(v) for v in (*op.args, op.out))
         px, py = rows.place(x), rows.place(y)
-        blocked = [
+        x, y, out = (
             v if p is None else rows.blocked(v, p, block)
             for v, p in ((x, px), (y, py), (out, rows.place(out)))
-        ]
-        (xs, ys, cs) = (list(v.strides[:3]) for v in blocked)
-        batch, m, n, k = *blocked[2].shape[:3], blocked[0].shape[2]
+        )
+        batch, m, n, k = *out.shape[:3], x.shape[2]
         self.work += 2 * batch * m * n * k
         if op.out.buffer in rows.sums:
             # Room for the second factor turned round, its columns filled up to whole vectors.
             self._scratch_sizes.append(block * (n + 16))
-            order = [out, *blocked[:2]]
-            lengths = [batch, m, n, k]
-            self._write_call("rows_contract!", order, lengths, cs, xs, ys, f"n, {block}", "w, ")
+            self._write_call("rows_contract!", [out, x, y], [batch, m, n, k], f"n, {block}")
         elif px and py:
-            order = [blocked[2], *blocked[:2]]
-            self._write_call("rows_multiply!", order, [batch, m, n, k], cs, xs, ys, str(block))
+            self._write_call("rows_multiply!", [out, x, y], [batch, m, n, k], str(block))
         elif px:
-            order = [blocked[2], *blocked[:2]]
-            self._write_call("rows_product!", order, [batch, m, n, k], cs, xs, ys, str(block))
+            self._write_call("rows_product!", [out, x, y], [batch, m, n, k], str(block))
         else:
-            # Xᵀ has the rows: Cᵀ = Yᵀ Xᵀ.
-            order = [blocked[2], blocked[1], blocked[0]]
-            turned = ([s[0], s[2], s[1]] for s in (cs, ys, xs))
-            self._write_call("rows_product!", order, [batch, n, m, k], *turned, str(block))
+            # The second factor has the rows: Cᵀ = Yᵀ Xᵀ.
+            turned = [_turned(v) for v in (out, y, x)]
+            self._write_call("rows_product!", turned, [batch, n, m, k], str(block))
 
     def _write_call(
-        self, function: str, views: Sequence[View], lengths: Sequence[int],
-        c: Sequence[int], x: Sequence[int], y: Sequence[int], rows: str, scratch: str = "",
-    ) -> None:  # fmt: skip
+        self, function: str, views: Sequence[View], lengths: Sequence[int], rows: str
+    ) -> None:
         places = [f"{self._variable(v)}, {self._start(v) - 1}" for v in views]
-        if scratch:
-            places.append(f"{scratch}{self.scratch}")
-        integers = map(str, (*lengths, *c, *x, *y))
+        if function == "rows_contract!":
+            places.append(f"w, {self.scratch}")
+        integers = map(str, (*lengths, *(s for v in views for s in v.strides[:3])))
         self.lines.append(f"{function}({', '.join((*places, *integers, rows))})")
+
+
+def _turned(view: View) -> View:
+    """A batch of matrices, transposed; its rows, if it has any, stay the last dimension."""
+    return permute(view, (0, 2, 1, *range(3, len(view.shape))))
 
 
 def _is_transfer(step: Step) -> bool:

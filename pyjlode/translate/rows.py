@@ -22,7 +22,7 @@ from .program import Call, Operation, Pointwise, Program, Reduce
 Place = tuple[int, int]
 
 
-class RowsMixed(Exception):
+class RowsMixedError(Exception):
     """The program is none that treats rows apart, as far as this analysis sees."""
 
 
@@ -55,7 +55,7 @@ class RowProgram:
 
         Raises
         ------
-        RowsMixed
+        RowsMixedError
             If the view takes some rows only, or puts elements of several side by side.
         """
         if view.buffer is None or view.buffer not in self.inner:
@@ -67,7 +67,7 @@ class RowProgram:
             if s > 0 and n % self.batch == 0 and n * s == span
         ]
         if len(found) != 1:
-            raise RowsMixed("a view of some rows")
+            raise RowsMixedError("a view of some rows")
         d = found[0]
         repeat = view.shape[d] // self.batch
         low = high = view.offset % span
@@ -76,7 +76,7 @@ class RowProgram:
             if e != d and s % span:
                 low, high = low + min(0, (n - 1) * s), high + max(0, (n - 1) * s)
         if low < 0 or high >= inner:
-            raise RowsMixed("a view across rows")
+            raise RowsMixedError("a view across rows")
         return d, repeat
 
     def blocked(self, view: View, place: Place, block: int) -> View:
@@ -119,7 +119,7 @@ def analyse(
 
     Raises
     ------
-    RowsMixed
+    RowsMixedError
         If rows are mixed, or an operation is none that is known to keep them apart.
     """
     states = set(states)
@@ -158,7 +158,7 @@ class _Walk:
         has_rows = any(p is not None for p in places) or target in self.rows.inner
         if reads & (self.late | self.rows.sums):
             if has_rows:
-                raise RowsMixed("rows depend on a sum over rows")
+                raise RowsMixedError("rows depend on a sum over rows")
             self.late.add(target)
             self.rows.late.append(op)
         elif not has_rows:
@@ -177,7 +177,7 @@ class _Walk:
         if op.out.buffer in self.rows.inner:
             known.add(_given(self.rows.place(op.out)))
         if len(known) != 1:
-            raise RowsMixed("rows in two dimensions")
+            raise RowsMixedError("rows in two dimensions")
         (place,) = known
         for view in op.args:
             self._broadcast(view, place)
@@ -191,26 +191,26 @@ class _Walk:
             return
         inner = view.strides[d] * repeat
         if buffer is None or inner <= 0 or buffer.size % (inner * self.rows.batch):
-            raise RowsMixed("numbers that are not the same for all rows")
+            raise RowsMixedError("numbers that are not the same for all rows")
         if buffer in self.program.inputs and buffer.size != inner * self.rows.batch:
-            raise RowsMixed("an input whose leading dimension does not count rows")
+            raise RowsMixedError("an input whose leading dimension does not count rows")
         self.found[buffer] = self.rows.inner[buffer] = inner
         if self.rows.place(view) != place:
-            raise RowsMixed("rows in two dimensions")
+            raise RowsMixedError("rows in two dimensions")
 
     def _result(self, out: View, place: Place) -> None:
         d, repeat = place
         assert out.buffer is not None
         inner = out.strides[d] * repeat
         if inner <= 0 or out.buffer.size % (inner * self.rows.batch):
-            raise RowsMixed("a result that has not a part for each row")
+            raise RowsMixedError("a result that has not a part for each row")
         self.found[out.buffer] = self.rows.inner[out.buffer] = inner
         if self.rows.place(out) != place:
-            raise RowsMixed("a result across rows")
+            raise RowsMixedError("a result across rows")
 
     def _reduce(self, op: Reduce, place: Place | None) -> None:
         if place is None:
-            raise RowsMixed("a sum into rows")
+            raise RowsMixedError("a sum into rows")
         if place[0] in op.dims:
             self._sum(op.out)
         else:
@@ -222,16 +222,16 @@ class _Walk:
 
     def _call(self, op: Call) -> None:
         if op.function != "matmul!":
-            raise RowsMixed(f"{op.function} of rows")
+            raise RowsMixedError(f"{op.function} of rows")
         x, y = (as_batch(v) for v in op.args)
         px, py = self.rows.place(x), self.rows.place(y)
         if px and py and (px[0], py[0]) == (2, 1) and px[1] == py[1]:
             self._sum(op.out)
             return
         if (px and px[0] == 2) or (py and py[0] == 1):
-            raise RowsMixed("a product over rows")
+            raise RowsMixedError("a product over rows")
         if px and py and not px == py == (0, px[1]):
-            raise RowsMixed("a product of rows with rows")
+            raise RowsMixedError("a product of rows with rows")
         place = _given(px or py)
         if place[0] == 0:
             self._broadcast(x, place)
@@ -246,16 +246,17 @@ def as_batch(view: View) -> View:
 
 def _given(place: Place | None) -> Place:
     if place is None:
-        raise RowsMixed("rows that are not there")
+        raise RowsMixedError("rows that are not there")
     return place
 
 
 def _check_order(rows: RowProgram, operations: Sequence[Operation]) -> None:
     """What is computed early, in place, must not be read before by what is computed later."""
-    early, read = set(rows.early), set()
+    early = set(rows.early)
+    read: set[Buffer | None] = set()
     for op in operations:
         if op in early:
             if op.in_place and op.out.buffer in read:
-                raise RowsMixed("memory is written again after it was read")
+                raise RowsMixedError("memory is written again after it was read")
         else:
             read.update(v.buffer for v in op.reads)

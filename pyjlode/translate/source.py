@@ -21,7 +21,7 @@ from .layout import View
 from .numbers import check_exact, exact_integers
 from .operations.complex import as_real
 from .program import Program
-from .rows import RowsMixed
+from .rows import RowsMixedError
 from .sparsity import Pattern, jacobian_pattern
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _emit_rows(
                 name: emit_row_function(name, arguments, program, results, batch, block)
                 for name, arguments, results in wanted
             }
-        except RowsMixed:
+        except RowsMixedError:
             return None, {}
         functions = {name: f.function for name, f in found.items()}
         if largest == 16 or max(f.workspace for f in functions.values()) <= _CACHED:
