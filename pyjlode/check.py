@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from .methods import Method, find_method
 from .options import check_options, grid, reversed_options
 from .problem import AdjointSolve, Problem, Tolerance
 from .sensealg import SensitivityAlgorithm, find_sensealg
-from .states import Layout, State
+from .states import Layout, State, numbers
 
 __all__ = ["State", "make_problem"]
 
@@ -55,7 +56,7 @@ def make_problem(
     if count is not None and count > 1:
         key = (*key, "independent")  # what is traced for it was looked at (check_rows)
     times = _check_times(t)
-    turned = times.numel() > 1 and bool(times[1] < times[0])
+    turned = times.numel() > 1 and bool(numbers(times)[1] < numbers(times)[0])
     chosen = None if method is None else find_method(method)
     fixed = is_fixed(chosen, method, options)
     checked = check_options(options, chosen, fixed)
@@ -112,11 +113,11 @@ def _check_times(t: Any) -> Tensor:
         times = times.cpu()
     if not times.is_floating_point():
         times = times.to(torch.float64)
-    values = times.detach()
-    if not bool(torch.isfinite(values).all()):
+    values = numbers(times)
+    if not np.isfinite(values).all():
         raise ArgumentError("t has values that are not finite.")
-    steps = values[1:] - values[:-1]
-    if not bool((steps > 0).all() or (steps < 0).all()):
+    steps = np.diff(values)
+    if not ((steps > 0).all() or (steps < 0).all()):
         raise ArgumentError("t must be strictly increasing or strictly decreasing.")
     return times
 

@@ -24,6 +24,9 @@ _ADVICE = (
     "`pyjlode setup --julia EXE --project DIR` registers your own."
 )
 
+# More threads than this have little left to do each.
+_MOST_THREADS = 8
+
 _lock = threading.Lock()
 _running: Runtime | None = None
 _forked = False
@@ -167,9 +170,12 @@ def _set_environment(source: JuliaSource) -> None:
     image = sysimage.find(source)
     if image is not None:
         os.environ.setdefault("PYTHON_JULIACALL_SYSIMAGE", str(image))
-    threads = os.environ.get("JULIA_NUM_THREADS", "1")
+    threads = os.environ.get("PYTHON_JULIACALL_THREADS", os.environ.get("JULIA_NUM_THREADS"))
+    if threads is None:
+        threads = str(min(_cores(), _MOST_THREADS))
     defaults = {
-        # With one thread Julia needs no signals, and Ctrl-C stays Python's.
+        "PYTHON_JULIACALL_THREADS": threads,
+        # With one thread Julia needs no signals; with several its garbage collector does.
         "PYTHON_JULIACALL_HANDLE_SIGNALS": "no" if threads == "1" else "yes",
         "PYTHON_JULIACALL_STARTUP_FILE": "no",
         "PYTHON_JULIACALL_AUTOLOAD_IPYTHON_EXTENSION": "no",
@@ -178,6 +184,13 @@ def _set_environment(source: JuliaSource) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def julia_error() -> type[Exception]:

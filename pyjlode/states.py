@@ -11,7 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import ArgumentError, DerivativeError
@@ -136,6 +138,12 @@ class Layout:
         return checked
 
 
+def numbers(x: Tensor) -> NDArray[Any]:
+    """For looks at values: numpy's take a fraction of the time of torch's on small tensors."""
+    plain = x.detach().cpu().resolve_conj().resolve_neg()
+    return (plain.to(torch.float64) if plain.dtype is torch.bfloat16 else plain).numpy()
+
+
 def _as_pairs(y: Tensor) -> Tensor:
     return torch.stack((y.real, y.imag), -1) if y.is_complex() else y
 
@@ -154,7 +162,7 @@ def _check(y: Any, name: str) -> None:
         )
     if y.device.type != "cpu":
         raise ArgumentError(f"{name} is on {y.device}; this version solves on the CPU.")
-    if not bool(torch.isfinite(y.detach()).all()):
+    if not np.isfinite(numbers(y)).all():
         raise ArgumentError(f"{name} has values that are not finite.")
 
 

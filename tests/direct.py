@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from pyjlode.engine import choose_engine
-from pyjlode.engine.julia import flatten
 from pyjlode.engine.models import ModelCache
 from pyjlode.trace.capture import trace
 from pyjlode.translate.operations.complex import as_real
@@ -67,7 +66,7 @@ def compare(
     torch.manual_seed(seed)
     model.refresh()
     handle, u = model.handle, y.detach().reshape(-1)
-    p = flatten(model.parameters, y.dtype) if model.parameters else y.new_zeros(1)
+    p = torch.cat([x.detach().reshape(-1) for x in model.parameters] or [y.new_zeros(1)])
     value = torch.full_like(u, float("nan"))
     _call()(handle.value, value.numpy(), u.numpy(), p.numpy(), t)
     results = []

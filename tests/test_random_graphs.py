@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 
 import hypothesis.strategies as st
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from torch import Tensor
 from translated import compare
+
+from pyjlode.errors import TraceError
+from pyjlode.trace.capture import trace
+from pyjlode.translate import source, translate
 
 _TOGETHER = 20
 _COUNT = int(os.environ.get("PYJLODE_RANDOM_GRAPHS", "100"))
@@ -120,3 +125,43 @@ def test_random_graphs(julia: str, graphs: list[Graph], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     y = torch.randn(_TOGETHER, 4, 3, dtype=torch.float64, generator=generator)
     compare(func, 0.37, y, tolerance=1e-11)
+
+
+def _keeps_rows_apart(func: Callable[[Tensor, Tensor], Tensor], y: Tensor) -> bool:
+    try:
+        return translate(trace(func, y, derivatives=True)).rows is not None
+    except TraceError:
+        return False
+
+
+@settings(
+    max_examples=_COUNT // _TOGETHER,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+@given(
+    graphs=st.lists(
+        st.lists(_STEP, min_size=2, max_size=5), min_size=2 * _TOGETHER, max_size=2 * _TOGETHER
+    ),
+    seed=st.integers(0, 10**6),
+)
+def test_random_rows(julia: str, graphs: list[Graph], seed: int) -> None:
+    """As above, of those graphs that are computed for some rows of the state at a time."""
+    fewest, source._FEWEST_ROWS = source._FEWEST_ROWS, 2
+    try:
+        generator = torch.Generator().manual_seed(seed)
+        y = torch.randn(4, 3, dtype=torch.float64, generator=generator)
+        chosen = [g for g in graphs if _keeps_rows_apart(partial(_apply, g), y)]
+        assume(chosen)
+
+        def func(t: Tensor, y: Tensor) -> Tensor:
+            parts = y.unbind(1)
+            return torch.stack([_apply(g, t, x) for g, x in zip(chosen, parts, strict=True)], 1)
+
+        y = torch.randn(4, len(chosen), 3, dtype=torch.float64, generator=generator)
+        assert _keeps_rows_apart(func, y)
+        compare(func, 0.37, y, tolerance=1e-11)
+    finally:
+        source._FEWEST_ROWS = fewest

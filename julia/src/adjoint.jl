@@ -30,26 +30,17 @@ function sensitivity(name, rtol, atol, checkpointing)
     throw(ArgumentError("unknown sensitivity algorithm $name"))
 end
 
-"""
-    backward(solved, sensealg, settings, cotangent, gradient_u, gradient_p, gradient_t, info)
-
-Gradients of `sum(cotangent .* states)` with respect to the initial state, the parameters and the
-times; `solved` is what [`forward`](@ref) or [`forward_rows`](@ref) gave. Returns `nothing`, or the return code of a backward solve that failed; `info` gets its
-report, as in [`forward`](@ref).
-"""
-function backward(
-    solved, sensealg, settings::Settings, cotangent::PyArray{T},
-    gradient_u::PyArray{T}, gradient_p::PyArray{T}, gradient_t::PyArray{T},
-    info::PyArray{Float64},
+# `backward`, with a failure told by its return code; the constants are those of the solve.
+function backward_reported(
+    solved, sensealg, settings::Settings, cotangent::Vector{T}, gradient_u::Vector{T},
+    gradient_p::Vector{T}, gradient_t::Vector{T}, report::Vector{Float64},
 ) where {T}
     model = solved.model
     current = copy(model.constants)
     copyto!(model.constants, solved.constants)
-    report = plain(info)
     try
         backward(
-            solved, sensealg, settings, plain(cotangent), plain(gradient_u), plain(gradient_p),
-            plain(gradient_t), report,
+            solved, sensealg, settings, cotangent, gradient_u, gradient_p, gradient_t, report
         )
         return nothing
     catch failure
@@ -61,6 +52,13 @@ function backward(
     end
 end
 
+"""
+    backward(solved, sensealg, settings, cotangent, gradient_u, gradient_p, gradient_t, info)
+
+Gradients of `sum(cotangent .* states)` with respect to the initial state, the parameters and the
+times; `solved` is what [`forward`](@ref) or [`forward_rows`](@ref) gave. Throws a
+`BackwardFailure` where a backward solve fails; `info` gets its report, as in [`forward`](@ref).
+"""
 function backward(
     solved::Solved{T}, sensealg, settings::Settings, cotangent::Vector{T}, gradient_u::Vector{T},
     gradient_p::Vector{T}, gradient_t::Vector{T}, info::Vector{Float64},

@@ -18,7 +18,8 @@ function callback_model(kind, value::Py, pull::Py, states, parameters)
         JointVectorJacobian{T}(PythonPullBoth(pull)),
         vjp_t, RightHandSide{T}(TimeGradient(vjp_t, Int(states))),
         SecondDerivative{T}(no_derivative),
-        Int(states), Int(parameters), true, true, T[], nothing, Dict{Symbol,Any}(), Model{T}[],
+        Int(states), Int(parameters), true, true, T[], nothing, nothing, Dict{Symbol,Any}(),
+        Model{T}[],
     )
 end
 

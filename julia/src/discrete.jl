@@ -12,17 +12,22 @@ struct DiscreteAdjoint end
 """
     Sweep{T}
 
-The state of the backward sweep: for `u` the state at the end of the step under way and then at
-its start, `λ` is the loss's derivative with respect to it, and `μ[i]` with respect to stage `i`,
-where `live[i]`; `dp` and `dts` are those with respect to the parameters and the save points, and
-`δt` and `δdt` those with respect to the step's start and length. `pulled` is what a product gave.
+The state of the backward sweep, over all of the state or over part `part` of a batch's rows, which
+is a slice of every state from the number after `from`: for `u` the state at the end of the step
+under way and then at its start, `λ` is the loss's derivative with respect to it, and `μ[i]` with
+respect to stage `i`, where `live[i]`; `dp` and `dts` are those with respect to the parameters and
+the save points, and `δt` and `δdt` those with respect to the step's start and length. `pulled` is
+what a product gave.
 """
 mutable struct Sweep{T}
     const tape::Tape{T}
+    const part::Int
+    const from::Int
     const ts::Vector{Float64}
     const cotangent::Vector{T}
     const with_t::Bool
     const fixed::Bool
+    const start_state::Vector{T}
     const k::Vector{Vector{T}}
     const μ::Vector{Vector{T}}
     const live::Vector{Bool}
@@ -42,17 +47,20 @@ mutable struct Sweep{T}
 end
 
 function Sweep(
-    tape::Tape{T}, ts::Vector{Float64}, cotangent::Vector{T}, with_t::Bool, fixed::Bool
+    tape::Tape{T}, part::Int, ts::Vector{Float64}, cotangent::Vector{T}, with_t::Bool, fixed::Bool
 ) where {T}
     (; model, tableau) = tape
+    (; batch) = model
     m, s = model.parameters, length(tableau)
-    state() = zeros(T, model.states)
-    # The stages within a step are the tape's.
-    k = [i > tableau.stages ? state() : T[] for i in 1:s]
+    from, n = 0, model.states
+    if batch !== nothing
+        from, n = first_row(batch, part) * batch.width, count_rows(batch, part) * batch.width
+    end
+    state() = zeros(T, n)
     return Sweep{T}(
-        tape, ts, cotangent, with_t, fixed, k, [state() for _ in 1:s], fill(false, s),
-        state(), state(), state(), state(), state(), zeros(T, m), zeros(T, 1), zeros(T, m),
-        zeros(length(ts)), zeros(s), 0.0, 0.0, 0,
+        tape, part, from, ts, cotangent, with_t, fixed, state(), [state() for _ in 1:s],
+        [state() for _ in 1:s], fill(false, s), state(), state(), state(), state(), state(),
+        zeros(T, m), zeros(T, 1), zeros(T, m), zeros(length(ts)), zeros(s), 0.0, 0.0, 0,
     )
 end
 
@@ -61,14 +69,15 @@ function backward(
     gradient_u::Vector{T}, gradient_p::Vector{T}, gradient_t::Vector{T}, info::Vector{Float64},
 ) where {T}
     tape, ts = solved.tape, solved.ts
-    sweep = Sweep(tape, ts, cotangent, !isempty(gradient_t), settings.fixed)
-    sweep_back!(sweep)
-    for i in eachindex(gradient_u)
-        gradient_u[i] = sweep.λ[i] + cotangent[i]
-    end
-    copyto!(gradient_p, sweep.dp)
-    copyto!(gradient_t, 1, sweep.dts, 1, length(gradient_t))
-    report_backward!(info, sweep, gradient_u, gradient_p, gradient_t)
+    (; batch) = tape.model
+    with_t = !isempty(gradient_t)
+    sweeps = [
+        Sweep(tape, i, ts, cotangent, with_t, settings.fixed) for
+        i in 1:(batch === nothing ? 1 : parts(batch))
+    ]
+    sweep_back!(sweeps)
+    collect_gradients!(gradient_u, gradient_p, gradient_t, sweeps)
+    report_backward!(info, sweeps[1], gradient_u, gradient_p, gradient_t)
     return nothing
 end
 
@@ -80,21 +89,18 @@ function report_backward!(info, sweep, gradients...)
 end
 
 # Through all steps of the tape, from the last to the first.
-function sweep_back!(s::Sweep)
-    (; tape) = s
-    steps, every = length(tape.t), tape.every
-    for j in length(tape.states):-1:1
-        range = ((j - 1) * every + 1):min(j * every, steps)
-        if tape.keeps
-            step_back!(s, j, tape.states[j], tape.stages[j])
-        else
-            segment = recompute(tape, tape.states[j], range)
-            for n in reverse(range)
-                step_back!(s, n, segment[n - first(range) + 1]...)
-            end
+function sweep_back!(sweeps::Vector{<:Sweep})
+    (; tape) = sweeps[1]
+    if tape.keeps
+        each_sweep(s -> steps_back!(s, eachindex(tape.t), tape.states, tape.stages), sweeps)
+    else
+        for j in length(tape.states):-1:1
+            range = ((j - 1) * tape.every + 1):min(j * tape.every, length(tape.t))
+            states, stages = recompute(tape, tape.states[j], range)
+            each_sweep(s -> steps_back!(s, range, states, stages), sweeps)
         end
     end
-    start_back!(s)
+    foreach(start_back!, sweeps)
     return nothing
 end
 
@@ -107,31 +113,75 @@ function restart!(s::Sweep{T}) where {T}
     return nothing
 end
 
+# In threads where the steps are worth it.
+function each_sweep(f::F, sweeps::Vector{<:Sweep}) where {F}
+    (; model, tableau, t) = sweeps[1].tape
+    (; batch) = model
+    if batch === nothing || batch.work * batch.rows * tableau.stages * length(t) < THREADED_SWEEP[]
+        foreach(f, sweeps)
+    else
+        in_threads(i -> f(sweeps[i]), length(sweeps))
+    end
+    return nothing
+end
+
+# Sums over the parts go from the first to the last, whichever was ready first.
+function collect_gradients!(gradient_u, gradient_p, gradient_t, sweeps)
+    fill!(gradient_p, 0)
+    fill!(gradient_t, 0)
+    for s in sweeps
+        for i in eachindex(s.λ)
+            gradient_u[s.from + i] = s.λ[i] + s.cotangent[s.from + i]
+        end
+        gradient_p .+= @view s.dp[eachindex(gradient_p)]
+        gradient_t .+= @view s.dts[eachindex(gradient_t)]
+    end
+    return nothing
+end
+
+# Back through some steps, of which the starts and stages are given.
+function steps_back!(s::Sweep, range, states, stages)
+    for n in reverse(range)
+        i = n - first(range) + 1
+        load_state!(s.start_state, s, states[i])
+        for (k, stage) in zip(s.k, stages[i])
+            load_state!(k, s, stage)
+        end
+        step_back!(s, n)
+    end
+    return nothing
+end
+
+load_state!(x::Vector, s::Sweep, whole::Vector) = copyto!(x, 1, whole, s.from + 1, length(x))
+
+# Where in the cotangent the sweep's part of save point i begins.
+place(s::Sweep, i) = (i - 1) * s.tape.model.states + s.from
+
 # The starts and stages of some steps, from the state at the first one's start.
 function recompute(tape::Tape{T}, u::Vector{T}, range) where {T}
     (; model, tableau) = tape
-    segment = Tuple{Vector{T},Vector{Vector{T}}}[]
+    states, stages = Vector{T}[], Vector{Vector{T}}[]
     before = nothing
     for n in range
         room = new_stages(model, tableau, before === nothing ? 1 : tableau.first)
         k = stages!(room, tape, n, u, before)
-        push!(segment, (u, k))
+        push!(states, u)
+        push!(stages, k)
         n == last(range) || (u = combine!(similar(u), u, k, tableau.b, tape.dt[n]))
         before = k
     end
-    return segment
+    return states, stages
 end
 
 """
-    step_back!(sweep, n, u, stages)
+    step_back!(sweep, n)
 
-From the derivative with respect to the state at the end of step `n` to that at its start, `u`.
+From the derivative with respect to the state at the end of step `n` to that at its start.
 """
-function step_back!(s::Sweep{T}, n, u, stages) where {T}
+function step_back!(s::Sweep{T}, n) where {T}
     (; tape, k, μ, live) = s
     (; tableau) = tape
-    t, dt = tape.t[n], tape.dt[n]
-    copyto!(k, 1, stages, 1, tableau.stages)
+    t, dt, u = tape.t[n], tape.dt[n], s.start_state
     combine!(s.end_state, u, k, tableau.b, dt)
     fill!(s.λ_start, zero(T))
     s.δt = s.δdt = 0.0
@@ -176,13 +226,13 @@ function pull!(s::Sweep, i, u, t, c)
     (; model, p) = s.tape
     v = s.μ[i]
     if model.parameters == 0
-        model.vjp(s.pulled, v, u, p, t)
+        vjp!(s, s.pulled, v, u, p, t)
     else
-        model.vjp_both(s.pulled, s.pulled_p, v, u, p, t)
+        vjp_both!(s, s.pulled, s.pulled_p, v, u, p, t)
         add!(s.dp, s.pulled_p, 0)
     end
     if s.with_t && model.depends_on_time
-        model.vjp_t(s.pulled_t, v, u, p, t)
+        vjp_t!(s, s.pulled_t, v, u, p, t)
         s.δt += s.pulled_t[1]
         s.δdt += c * s.pulled_t[1]
     end
@@ -191,23 +241,41 @@ function pull!(s::Sweep, i, u, t, c)
     return nothing
 end
 
+# The model's functions, of the sweep's rows where the state has rows.
+for (name, field, results) in (
+    (:value!, :value, (:du,)), (:vjp!, :vjp, (:g, :v)), (:vjp_both!, :vjp_both, (:g, :gp, :v)),
+    (:vjp_t!, :vjp_t, (:g, :v)),
+)
+    @eval function $name(s::Sweep, $(results...), u, p, t)
+        (; model) = s.tape
+        (; batch) = model
+        if batch === nothing
+            model.$field($(results...), u, p, t)
+        else
+            first, rows = first_row(batch, s.part), count_rows(batch, s.part)
+            batch.$field($(results...), u, p, t, batch.memory[s.part], 0, first, rows)
+        end
+        return nothing
+    end
+end
+
 # What the loss has of the states at the save points inside and at the end of step n.
 function add_save_points!(s::Sweep, n, u)
     (; tape, k, cotangent, weights) = s
-    (; tableau, model) = tape
-    t, dt, states = tape.t[n], tape.dt[n], model.states
+    (; tableau) = tape
+    t, dt = tape.t[n], tape.dt[n]
     passed, inside = n == 1 ? 1 : tape.upto[n - 1], tape.inside[n]
     for i in (inside + 1):(tape.upto[n])
-        add!(s.λ, cotangent, (i - 1) * states)
-        s.with_t && !s.fixed && (s.dts[i] = dot_at(end_slope!(s, n), cotangent, (i - 1) * states))
+        add!(s.λ, cotangent, place(s, i))
+        s.with_t && !s.fixed && (s.dts[i] = dot_at(end_slope!(s, n), cotangent, place(s, i)))
     end
     passed < inside || return nothing
     for i in (tableau.stages + 1):length(tableau)
         combine!(s.argument, u, k, tableau.a[i], dt)
-        model.value(k[i], s.argument, tape.p, t + tableau.c[i] * dt)
+        value!(s, k[i], s.argument, tape.p, t + tableau.c[i] * dt)
     end
     for i in (passed + 1):inside
-        θ, offset = (s.ts[i] - t) / dt, (i - 1) * states
+        θ, offset = (s.ts[i] - t) / dt, place(s, i)
         add!(s.λ_start, cotangent, offset)
         spread!(s.μ, s.live, weights!(weights, tableau, θ), dt, cotangent, offset)
         s.with_t || continue
@@ -223,7 +291,7 @@ end
 function end_slope!(s::Sweep, n)
     (; tape) = s
     tape.tableau.last > 0 && return s.k[tape.tableau.last]
-    tape.model.value(s.argument, s.end_state, tape.p, tape.t[n] + tape.dt[n])
+    value!(s, s.argument, s.end_state, tape.p, tape.t[n] + tape.dt[n])
     return s.argument
 end
 
@@ -247,7 +315,8 @@ function start_back!(s::Sweep)
     (; last) = tape.tableau
     if last > 0 && s.live[last]
         s.δt = 0.0
-        pull!(s, last, tape.states[1], tape.t[1], 0.0)
+        # The sweep's start is still that of the first step.
+        pull!(s, last, s.start_state, tape.t[1], 0.0)
         add!(s.λ, s.pulled, 0)
         dts[1] += s.δt
     end

@@ -16,6 +16,9 @@ struct Solved{T,S,P<:Union{Nothing,AbstractTape{T}}}
     tape::P
 end
 
+# The memory of a numpy array as an ordinary vector; Python keeps it alive during the call.
+plain(x::PyArray{T,1}) where {T} = unsafe_wrap(Vector{T}, pointer(x), length(x))
+
 """
     forward(model, settings, u0, p, ts, out, info, keep, checkpoints, watch, dense) -> Solved
 
@@ -27,20 +30,6 @@ keeps at most `checkpoints` states of them, or all if that is 0. `watch` is a Py
 is called at each step, or `nothing`; see [`watched!`](@ref). With `dense` the solution can be
 interpolated whatever `keep` says.
 """
-function forward(
-    model::Model{T}, settings::Settings, u0::PyArray{T}, p::PyArray{T}, ts::PyArray{Float64},
-    out::PyArray{T}, info::PyArray{Float64}, keep::String, checkpoints::Int,
-    watch::Union{Nothing,Py}, dense::Bool,
-) where {T}
-    return forward(
-        model, settings, copy(plain(u0)), copy(plain(p)), copy(plain(ts)), plain(out),
-        plain(info), keep, checkpoints, watch, dense,
-    )
-end
-
-# The memory of a numpy array as an ordinary vector; Python keeps it alive during the call.
-plain(x::PyArray{T,1}) where {T} = unsafe_wrap(Vector{T}, pointer(x), length(x))
-
 function forward(
     model::Model{T}, settings::Settings, u0::Vector{T}, p::Vector{T}, ts::Vector{Float64},
     out::Vector{T}, info::Vector{Float64}, keep::String, checkpoints::Int=0,

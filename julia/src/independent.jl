@@ -87,16 +87,6 @@ first is sure to be reported; those after it may be left out. `keep` may also be
 there will be no gradient.
 """
 function forward_rows(
-    model::Model{T}, settings::Settings, u0::PyArray{T}, p::PyArray{T}, ts::PyArray{Float64},
-    out::PyArray{T}, info::PyArray{Float64}, keep::String, checkpoints::Int,
-) where {T}
-    return forward_rows(
-        model, settings, plain(u0), copy(plain(p)), copy(plain(ts)), plain(out), plain(info),
-        keep, checkpoints,
-    )
-end
-
-function forward_rows(
     model::Model{T}, settings::Settings, u0::Vector{T}, p::Vector{T}, ts::Vector{Float64},
     out::Vector{T}, info::Vector{Float64}, keep::String, checkpoints::Int=0,
 ) where {T}

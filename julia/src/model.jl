@@ -30,7 +30,8 @@ The right-hand side of an ODE and its vector-Jacobian products, for states of el
 - `has_derivatives`, `depends_on_time`: which of the functions can give anything but zero
 - `constants`: numbers that the functions read and that need no gradient
 - `pattern`: the sparsity of the Jacobian; `nothing` where it was not looked for
-- `functions`: what stands behind the wrappers; none where it calls Python
+- `batch`: the functions for some rows of the state; `nothing` where rows depend on each other
+- `functions`: what stands behind the wrappers; none where it calls Python, or is of rows
 - `replicas`: the same model for further threads, see [`replicas`](@ref)
 """
 struct Model{T}
@@ -47,6 +48,7 @@ struct Model{T}
     depends_on_time::Bool
     constants::Vector{T}
     pattern::Union{Nothing,Pattern}
+    batch::Union{Nothing,Batch{T}}
     functions::Dict{Symbol,Any}
     replicas::Vector{Model{T}}
 end
@@ -85,39 +87,65 @@ end
 no_derivative(arguments...) = nothing
 
 """
-    generate(kind, source, states, parameters, constants, workspace, depends_on_time, pattern)
+    generate(kind, source, states, parameters, constants, workspace, depends_on_time, pattern, rows)
 
 Compile the Julia source of a model. `kind` is `"float32"` or `"float64"`; `source` defines
 `value`; where the model has derivatives, `vjp`, `vjp_p`, `vjp_both` and `vjp_t`; for implicit methods
 `tgrad`, and for the discrete adjoint of some `vjp_jvp`. `constants` and `workspace` are lengths.
+Where the functions are of some rows, `rows` has the number of rows, of those computed at a time, and
+of the operations that one takes.
 """
 function generate(
-    kind, source, states, parameters, constants, workspace, depends_on_time, pattern
+    kind, source, states, parameters, constants, workspace, depends_on_time, pattern, rows
 )
     return generate(
         kind == "float32" ? Float32 : Float64, String(source), Int(states), Int(parameters),
-        Int(constants), Int(workspace), Bool(depends_on_time), pattern,
+        Int(constants), Int(workspace), Bool(depends_on_time), pattern, Tuple{Vararg{Int}}(rows),
     )
 end
 
 function generate(
     ::Type{T}, source::String, states::Int, parameters::Int, constants::Int, workspace::Int,
-    depends_on_time::Bool, pattern::Union{Nothing,Pattern}=nothing,
+    depends_on_time::Bool, pattern::Union{Nothing,Pattern}=nothing, rows::Tuple{Vararg{Int}}=(),
 ) where {T}
-    c, w = zeros(T, constants), Vector{T}(undef, workspace)
+    c = zeros(T, constants)
+    w = Vector{T}(undef, isempty(rows) ? workspace : 0)
     # Of `Any`: each function is of a new type, for which a container that narrows its element type
     # would be compiled again, in more time than the function itself.
     functions = Dict{Symbol,Any}()
     for definition in definitions(Meta.parseall(source).args)
         # Anonymous: names would pile up in the module, one set a model.
-        f = Generated(Core.eval(Pyjlode, anonymous(definition)), c, w)
-        functions[definition.args[1].args[1]] = f
+        f = Core.eval(Pyjlode, anonymous(definition))
+        functions[definition.args[1].args[1]] =
+            isempty(rows) ? Generated(f, c, w) : GeneratedRows(f, c)
     end
-    return assemble(T, functions, states, parameters, depends_on_time, c, pattern)
+    isempty(rows) ||
+        return assemble_rows(T, functions, states, parameters, depends_on_time, c, rows, workspace)
+    return assemble(T, functions, states, parameters, depends_on_time, c, pattern, functions)
+end
+
+# All rows' functions, from those of some.
+function assemble_rows(
+    ::Type{T}, functions, states, parameters, depends_on_time, constants, rows, workspace
+) where {T}
+    names = (:value, :vjp, :vjp_p, :vjp_both, :vjp_t)
+    some = Any[get(functions, name, no_derivative) for name in names]
+    batch = Batch{T}(some, states, rows..., workspace)
+    whole = Dict{Symbol,Any}(:value => InParts(batch.value, batch))
+    if haskey(functions, :vjp)
+        whole[:vjp] = InParts(batch.vjp, batch)
+        whole[:vjp_p] = InOne(batch.vjp_p, batch)
+        whole[:vjp_both] = InOne(batch.vjp_both, batch)
+        whole[:vjp_t] = InOne(batch.vjp_t, batch)
+    end
+    return assemble(
+        T, whole, states, parameters, depends_on_time, constants, nothing, Dict{Symbol,Any}(), batch
+    )
 end
 
 function assemble(
-    ::Type{T}, functions::Dict{Symbol,Any}, states, parameters, depends_on_time, constants, pattern
+    ::Type{T}, functions::Dict{Symbol,Any}, states, parameters, depends_on_time, constants, pattern,
+    replicable::Dict{Symbol,Any}, batch::Union{Nothing,Batch{T}}=nothing,
 ) where {T}
     found(name, default=no_derivative) = get(functions, name, default)
     vjp_t = VectorJacobian{T}(found(:vjp_t))
@@ -128,7 +156,7 @@ function assemble(
         vjp_t, RightHandSide{T}(found(:tgrad, by_products)),
         SecondDerivative{T}(found(:vjp_jvp)),
         states, parameters, haskey(functions, :vjp), depends_on_time, constants, pattern,
-        functions, Model{T}[],
+        batch, replicable, Model{T}[],
     )
 end
 
@@ -148,7 +176,9 @@ function replicas(model::Model{T}, count::Int) where {T}
         (; states, parameters, depends_on_time, constants, pattern) = model
         push!(
             model.replicas,
-            assemble(T, functions, states, parameters, depends_on_time, constants, pattern),
+            assemble(
+                T, functions, states, parameters, depends_on_time, constants, pattern, functions
+            ),
         )
     end
     return [model; model.replicas[1:(count - 1)]]

@@ -56,7 +56,7 @@ fminimum(x::T, y::T) where {T<:AbstractFloat} = isnan(x) ? y : isnan(y) ? x : nm
 
 function logaddexp(x::T, y::T) where {T<:AbstractFloat}
     low, high = nmin(x, y), nmax(x, y)
-    return low != high || isfinite(low) ? nlog1p(exp(low - high)) + high : x
+    return low != high || isfinite(low) ? vlog1p(vexp(low - high)) + high : x
 end
 
 function lgamma(x::Float64)
@@ -164,7 +164,7 @@ function erfinv(x::Float64)
         y = copysign(a / b, x)
     end
     for _ in 1:2
-        y -= (erf(y) - x) / (2 / sqrt(π) * exp(-y * y))
+        y -= (verf(y) - x) / (2 / sqrt(π) * exp(-y * y))
     end
     return y
 end

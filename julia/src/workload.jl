@@ -47,10 +47,18 @@ function vjp_jvp(g, gp, v, k, u, p, time, c, w)
 end
 """
 
+# The same for two rows that are computed one at a time.
+const EXAMPLE_ROWS = replace(
+    EXAMPLE, "c, w)" => "c, w, offset, first, rows)", "eachindex(u)" => "(offset + 1):(offset + rows)"
+)
+
 # Jacobians of 128 states and more that have few nonzeros are sparse matrices.
-function exercise(::Type{T}, method, sensitivities, states=2) where {T}
+function exercise(::Type{T}, method, sensitivities; states=2, rows=()) where {T}
     pattern = Pattern(sparse(Matrix{Bool}(I, states, states)), ones(Int, states))
-    model = generate(T, EXAMPLE, states, 1, 0, 0, true, pattern)
+    source = isempty(rows) ? EXAMPLE : EXAMPLE_ROWS
+    model = generate(
+        T, source, states, 1, 0, 0, true, isempty(rows) ? pattern : nothing, rows
+    )
     settings = Settings(method, 1e-3, 1e-3, 10_000, 0.0, false, 0.0, 0.0)
     u0, p, ts = ones(T, states), T[-1], [0.0, 0.5, 1.0]
     out, info = zeros(T, 3 * states), zeros(8)
@@ -120,7 +128,9 @@ foreach(implicit_tableau, ROSENBROCK)
 
 # The routines that generated code calls, each with its number of operands and of integers.
 const ROUTINES = (
-    (matmul!, 3, 10), (take_rows!, 3, 4), (put_rows!, 3, 5), (gather!, 3, 4), (scatter!, 3, 5),
+    (load_rows!, 2, 4), (store_rows!, 2, 4), (rows_product!, 3, 14), (rows_contract!, 4, 15),
+    (rows_multiply!, 3, 14), (matmul!, 3, 10), (take_rows!, 3, 4), (put_rows!, 3, 5),
+    (gather!, 3, 4), (scatter!, 3, 5),
     (searchsorted!, 3, 5), (nonzero!, 2, 2), (repeats!, 2, 2), (argmax!, 2, 4),
     (cumargmax!, 2, 4), (scan!, 2, 4), (sort_order!, 2, 4),
 )
@@ -137,12 +147,13 @@ end
     @compile_workload begin
         for T in (Float64, Float32)
             exercise(T, "Tsit5", SENSITIVITIES)
+            exercise(T, "Tsit5", ("discrete",); rows=(2, 1, 10))
             exercise_rows(T, "Tsit5", "values", "discrete")
             exercise_rows(T, "Tsit5", "steps", "discrete")
             exercise_steps(T, "Tsit5")
         end
         exercise(Float64, "Rodas5P", ("discrete", "gauss"))
-        exercise(Float64, "Rodas5P", ("discrete",), 128)
+        exercise(Float64, "Rodas5P", ("discrete",); states=128)
         exercise_steps(Float64, "Rodas5P")
     end
 end
@@ -152,13 +163,13 @@ const NumpyVector{T} = PyArray{T,1,true,true,T}
 const Integers = NumpyVector{Int}
 for T in (Float64, Float32)
     V, W = NumpyVector{T}, NumpyVector{Float64}
-    precompile(forward, (Model{T}, Settings, V, V, W, V, W, String, Int, Nothing, Bool))
-    precompile(forward_rows, (Model{T}, Settings, V, V, W, V, W, String, Int))
+    precompile(forward_handed, (Model{T}, Settings, String, Int))
+    precompile(forward_rows_handed, (Model{T}, Settings, String, Int))
     precompile(
         follow,
         (Model{T}, Settings, V, V, Float64, Float64, Model{T}, V, Integers, Integers, W),
     )
-    precompile(backward, (SolvedRows{T}, DiscreteAdjoint, Settings, V, V, V, V, W))
+    precompile(backward_handed, (SolvedRows{T}, DiscreteAdjoint, Settings))
     precompile(set_constants!, (Model{T}, V))
     precompile(evaluate, (Model{T}, V, V, V, Float64))
     precompile_routines(T)

@@ -4,6 +4,7 @@ using Test
 @testset "Pyjlode" begin
     include("elementary.jl")
     include("matmul.jl")
+    include("rows.jl")
     include("pattern.jl")
     include("convolution.jl")
     include("linalg.jl")

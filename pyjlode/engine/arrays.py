@@ -18,3 +18,8 @@ def flatten(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
 def as_array(x: Tensor) -> Any:
     """The tensor's memory as a flat numpy array; a copy only where it is not contiguous."""
     return x.detach().contiguous().view(-1).numpy()
+
+
+def in_memory(x: Tensor) -> Tensor:
+    """The tensor as Julia reads it at its address: a copy only where it lies there otherwise."""
+    return x.detach().resolve_neg().contiguous()

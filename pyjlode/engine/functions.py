@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ctypes
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from math import isfinite
@@ -28,15 +29,56 @@ class Functions:
 
     def __init__(self, module: Any) -> None:
         self.load = module.load
-        self.forward = module.forward
-        self.forward_rows = module.forward_rows
-        self.backward = module.backward
+        self._forward = module.forward_handed
+        self._forward_rows = module.forward_rows_handed
+        self._backward = module.backward_handed
+        self._addresses = (ctypes.c_int64 * 16).from_address(int(module.address_table()))
         self.retcode = module.retcode
         self.interpolate = module.interpolate
         self.examine = module.examine
         self.plain_settings = lru_cache(maxsize=64)(module.Settings)
         self.settings = module.settings
         self.sensitivity = lru_cache(maxsize=64)(module.sensitivity)
+
+    def forward(
+        self, model: Any, settings: Any, arrays: Sequence[Tensor], parameters: Sequence[Tensor],
+        keep: str, checkpoints: int, *, watch: Any = None, dense: bool = False, rows: bool = False,
+    ) -> Any:  # fmt: skip
+        """Julia's ``forward`` of the arrays u0, ts, out and info and of the parameters.
+
+        With ``rows`` it is ``forward_rows``.
+        """
+        u0, *rest = arrays
+        table = _table(parameters)
+        self._hand_over((u0, None, *rest), 1, table)
+        if rows:
+            return self._forward_rows(model, settings, keep, checkpoints)
+        if watch is None and not dense:
+            return self._forward(model, settings, keep, checkpoints)
+        return self._forward(model, settings, keep, checkpoints, watch, dense)
+
+    def backward(
+        self, solved: Any, algorithm: Any, settings: Any, arrays: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+    ) -> str | None:  # fmt: skip
+        """Julia's ``backward`` of the arrays cotangent, gradients of u and t, and info.
+
+        ``gradients`` are those of the parameters.
+        """
+        cotangent, gradient_u, *rest = arrays
+        table = _table(gradients)
+        self._hand_over((cotangent, gradient_u, None, *rest), 2, table)
+        message = self._backward(solved, algorithm, settings)
+        return None if message is None else str(message)
+
+    def _hand_over(self, arrays: Sequence[Tensor | None], place: int, table: Any) -> None:
+        addresses = self._addresses
+        for i, x in enumerate(arrays):
+            if x is not None:
+                addresses[2 * i] = x.data_ptr()
+                addresses[2 * i + 1] = x.numel()
+        addresses[2 * place] = ctypes.addressof(table)
+        addresses[2 * place + 1] = len(table)
 
     def forward_settings(self, problem: Problem, method: Method, python: Noted) -> Any:
         """Julia's ``Settings`` of a problem; ``python`` keeps what the caller's norm raises."""
@@ -70,6 +112,12 @@ class Functions:
             norm,
             np.array(parts, dtype=np.int64),
         )
+
+
+def _table(arrays: Sequence[Tensor]) -> Any:
+    """Addresses and lengths, for Julia."""
+    pairs = [n for x in arrays for n in (x.data_ptr(), x.numel())]
+    return (ctypes.c_int64 * len(pairs))(*pairs)
 
 
 def parts_of(sizes: list[int]) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from enum import IntEnum
 from typing import Any
 
@@ -224,6 +224,7 @@ class ModelCache:
             source.workspace,
             source.depends_on_time,
             self._pattern(source),
+            () if source.rows is None else astuple(source.rows),
         )
         return Model(
             handle,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +19,7 @@ from ..sensealg import (
     QuadratureAdjoint,
     SensitivityAlgorithm,
 )
-from .arrays import as_array as _array
-from .arrays import flatten
+from .arrays import in_memory
 from .callback import Noted
 from .failure import Evidence, forward_failure
 from .functions import Functions, parts_of
@@ -58,22 +58,18 @@ class Solve:
         out = torch.empty((t.numel(), *y0.shape), dtype=y0.dtype)
         rows = self.problem.rows
         info = torch.zeros((rows or 1, 8), dtype=torch.float64)
-        arguments = (
-            self.model.handle,
-            self.functions.forward_settings(self.problem, self.method, self.python),
-            _array(y0),
-            flatten(parameters, y0.dtype).numpy(),
-            _array(t.to(torch.float64)),
-            _array(out),
-            _array(info),
-            keep,
-            getattr(self.sensealg, "checkpoints", None) or 0,
-        )
         with self.python.errors(), self.model.errors():
-            if rows is not None:
-                solved = self.functions.forward_rows(*arguments)
-            else:
-                solved = self.functions.forward(*arguments, self._watch(), self.dense)
+            solved = self.functions.forward(
+                self.model.handle,
+                self.functions.forward_settings(self.problem, self.method, self.python),
+                (in_memory(y0), in_memory(t).to(torch.float64), out, info),
+                [in_memory(p).to(y0.dtype) for p in parameters],
+                keep,
+                getattr(self.sensealg, "checkpoints", None) or 0,
+                watch=self._watch(),
+                dense=self.dense,
+                rows=rows is not None,
+            )
         self._report(info, solved, out)
         if self.dense:
             self.interpolants.append(JuliaInterpolant(self.functions, self.model, solved, y0))
@@ -96,11 +92,14 @@ class Solve:
         for name, count in zip(_COUNTS, info[:, 2:6].sum(0).tolist(), strict=True):
             setattr(self.stats, name, int(count))
 
-    def backward(self, solved: Any, cotangent: Tensor, with_t: bool) -> tuple[Tensor, ...]:
-        """Gradients with respect to the initial state, the times and the flat parameters."""
+    def backward(
+        self, solved: Any, cotangent: Tensor, with_t: bool, shapes: Sequence[torch.Size]
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Gradients with respect to the initial state, the times and each of the parameters."""
         dtype = cotangent.dtype
-        gradient_u = torch.empty(cotangent[0].numel(), dtype=dtype)
-        gradient_p = torch.empty(sum(p.numel() for p in self.model.parameters), dtype=dtype)
+        gradient_u = torch.empty(cotangent.shape[1:], dtype=dtype)
+        # Each in memory of its own: autograd takes it over, where it would copy a part.
+        gradients = [torch.empty(shape, dtype=dtype) for shape in shapes]
         gradient_t = torch.empty(cotangent.shape[0] if with_t else 0, dtype=dtype)
         info = torch.zeros(8, dtype=torch.float64)
         rtol, atol = self._backward_tolerances()
@@ -114,18 +113,15 @@ class Solve:
             message = self.functions.backward(
                 solved,
                 algorithm,
-                self._backward_settings(rtol, atol, gradient_p.numel()),
-                _array(cotangent),
-                gradient_u.numpy(),
-                gradient_p.numpy(),
-                gradient_t.numpy(),
-                info.numpy(),
+                self._backward_settings(rtol, atol, sum(g.numel() for g in gradients)),
+                (cotangent, gradient_u, gradient_t, info),
+                gradients,
             )
         if message is not None:
             row = None if self.problem.rows is None else int(info[3])
-            raise self._failure("The backward solve", str(message), float(info[1]), {}, row)
+            raise self._failure("The backward solve", message, float(info[1]), {}, row)
         self.stats.nfe_backward = int(info[2])
-        return gradient_u, gradient_t, gradient_p
+        return gradient_u, gradient_t, gradients
 
     def _backward_tolerances(self) -> tuple[float, float]:
         problem, adjoint = self.problem, self.problem.adjoint
@@ -221,20 +217,15 @@ class Differentiable(torch.autograd.Function):
             keep = "dense"
         out, ctx.solved = solve.forward(y0, t, parameters, keep=keep)
         ctx.solve = solve
-        ctx.shapes = (y0.shape, t.dtype, [p.shape for p in parameters])
+        ctx.shapes = (t.dtype, [p.shape for p in parameters])
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        y_shape, t_dtype, shapes = ctx.shapes
-        gradient_u, gradient_t, gradient_p = ctx.solve.backward(
-            ctx.solved, cotangent.contiguous(), ctx.needs_input_grad[2]
+        t_dtype, shapes = ctx.shapes
+        with_t = ctx.needs_input_grad[2]
+        gradient_u, gradient_t, gradients = ctx.solve.backward(
+            ctx.solved, in_memory(cotangent), with_t, shapes
         )
-        pieces = gradient_p.split([s.numel() for s in shapes])
-        return (
-            None,
-            gradient_u.view(y_shape),
-            gradient_t.to(t_dtype) if ctx.needs_input_grad[2] else None,
-            *(p.view(s) for p, s in zip(pieces, shapes, strict=True)),
-        )
+        return None, gradient_u, gradient_t.to(t_dtype) if with_t else None, *gradients

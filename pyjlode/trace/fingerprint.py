@@ -16,7 +16,7 @@ import sys
 import types
 from collections.abc import Hashable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,6 +91,29 @@ def ignore_own_changes(before: Structure, after: Structure) -> bool:
     return bool(changed)
 
 
+# What objects of each class are to a visitor: looked up, as a training step on a small model is
+# not much longer than the tests.
+_kinds: dict[type, str] = {}
+_CLASSES: tuple[tuple[str, tuple[type, ...]], ...] = (
+    ("plain", _PLAIN),
+    ("tensor", (Tensor,)),
+    ("array", (np.ndarray,)),
+    ("callable", (types.FunctionType, types.MethodType, functools.partial)),
+    ("mapping", (Mapping,)),
+    ("sequence", (list, tuple, Set, collections.deque)),
+    ("class", (type,)),
+    ("module", (nn.Module,)),
+)
+
+
+def _kind(cls: type) -> str:
+    kind = next((name for name, classes in _CLASSES if issubclass(cls, classes)), "object")
+    if len(_kinds) > 4096:  # classes made anew all the time
+        _kinds.clear()
+    _kinds[cls] = kind
+    return kind
+
+
 class Visitor:
     """Walks everything that a function holds, each object once."""
 
@@ -101,36 +124,39 @@ class Visitor:
         self._seen: dict[int, int] = {}
 
     def visit(self, obj: Any) -> None:
-        if isinstance(obj, _PLAIN):
-            self.entries.append(cast(Hashable, type(obj)))
+        cls: Any = type(obj)
+        kind = _kinds.get(cls) or _kind(cls)
+        if kind == "plain":
+            self.entries.append(cls)
             self.entries.append(obj)
             return
-        if id(obj) in self._seen:
+        seen = self._seen.get(id(obj))
+        if seen is not None:
             # The same object again: which one it is counts, as two parts may share a weight.
-            self.entries.append(self._seen[id(obj)])
+            self.entries.append(seen)
             return
         self._seen[id(obj)] = len(self._seen)
-        self.entries.append(cast(Hashable, type(obj)))
-        if isinstance(obj, Tensor):
+        self.entries.append(cls)
+        if kind == "tensor":
             self.entries += (obj.shape, obj.dtype, obj.requires_grad)
             self.tensors.append(obj)
-        elif isinstance(obj, np.ndarray):
+        elif kind == "array":
             digest = hashlib.blake2b(np.ascontiguousarray(obj).tobytes(), digest_size=16).digest()
             self.entries += (obj.shape, obj.dtype.str, digest)
-        elif isinstance(obj, (types.FunctionType, types.MethodType, functools.partial)):
+        elif kind == "callable":
             self._callable(obj)
-        elif isinstance(obj, Mapping):
+        elif kind == "mapping":
             for key, value in list(obj.items()):
                 self.visit(key)
                 self.visit(value)
-        elif isinstance(obj, (list, tuple, Set, collections.deque)):
+        elif kind == "sequence":
             self.entries.append(len(obj))
             for value in list(obj):
                 self.visit(value)
-        elif isinstance(obj, type):
+        elif kind == "class":
             self.entries.append(obj)
             self._class(obj)
-        elif isinstance(obj, nn.Module):
+        elif kind == "module":
             self._module(obj)
         elif hasattr(obj, "__dict__") and not isinstance(obj, types.ModuleType):
             self._object(obj)
@@ -180,10 +206,12 @@ class Visitor:
     def _module(self, module: nn.Module) -> None:
         state = vars(module)
         self.entries.append(module.training)
-        for name in ("_parameters", "_buffers", "_modules", "_forward_pre_hooks", "_forward_hooks"):
+        for name in ("_parameters", "_buffers", "_modules"):
             for key, value in state[name].items():
-                if not name.endswith("_hooks"):  # a hook's key counts up with every hook made
-                    self.entries.append(key)
+                self.entries.append(key)
+                self.visit(value)
+        for name in ("_forward_pre_hooks", "_forward_hooks"):
+            for value in state[name].values():  # a hook's key counts up with every hook made
                 self.visit(value)
         own = {k: v for k, v in state.items() if k not in _MODULE_STATE}
         self._object(module, own)
@@ -224,5 +252,6 @@ def _names(code: types.CodeType) -> Iterator[str]:
             yield from _names(constant)
 
 
+@functools.cache
 def _is_library(module: str | None) -> bool:
     return (module or "builtins").partition(".")[0] in _LIBRARIES

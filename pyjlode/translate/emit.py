@@ -12,12 +12,16 @@ from .schedule import Loop, Step, live, schedule
 
 @dataclass(frozen=True)
 class Output:
-    """Where a result goes: the argument ``name`` from ``offset``; ``view`` None means zeros."""
+    """Where a result goes: the argument ``name`` from ``offset``; ``view`` None means zeros.
+
+    With ``rows`` it is like the state, which may be cut into rows.
+    """
 
     name: str
     offset: int
     size: int
     view: View | None
+    rows: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,12 @@ def emit_function(
     -------
     Emitted
     """
-    return _Emitter(program, outputs).emit(name, arguments)
+    return Emitter(program, outputs).emit(name, arguments)
 
 
-class _Emitter:
+class Emitter:
+    """The text of a function as it grows, and where each buffer lies."""
+
     def __init__(self, program: Program, outputs: Sequence[Output]) -> None:
         self.program = program
         self.outputs = outputs
@@ -66,18 +72,25 @@ class _Emitter:
         steps = schedule(operations)
         workspace = self._assign_memory(steps)
         for step in steps:
-            if isinstance(step, Loop):
-                self._loop(step)
-            elif isinstance(step, Reduce):
-                self._reduce(step)
-            else:
-                self._call(step)
+            self._step(step)
+        return Emitted(
+            self._function(name, arguments), workspace, tuple(self._describe(s) for s in steps)
+        )
+
+    def _step(self, step: Step) -> None:
+        if isinstance(step, Loop):
+            self._loop(step)
+        elif isinstance(step, Reduce):
+            self._reduce(step)
+        else:
+            self._call(step)
+
+    def _function(self, name: str, arguments: str) -> str:
         body = "\n".join("        " + line for line in self.lines)
-        source = (
+        return (
             f"function {name}({arguments})\n    T = eltype(p)\n    t = T(time)\n"
             f"    @inbounds begin\n{body}\n    end\n    return nothing\nend\n"
         )
-        return Emitted(source, workspace, tuple(self._describe(step) for step in steps))
 
     def _describe(self, step: Step) -> str:
         operations = step.operations if isinstance(step, Loop) else [step]
@@ -105,9 +118,13 @@ class _Emitter:
 
     def _assign_memory(self, steps: Sequence[Step]) -> int:
         """Give every buffer that outlives its loop a place in the workspace; reuse freed places."""
+        self._find_stored(steps)
+        return self._allocate([touched(s) & self.stored for s in steps], 0)
+
+    def _find_stored(self, steps: Sequence[Step]) -> None:
         last_read: dict[Buffer, int] = {}
         for i, step in enumerate(steps):
-            for buffer in _touched(step):
+            for buffer in touched(step):
                 last_read[buffer] = i
         self.stored: set[Buffer] = set(self.place)
         for i, step in enumerate(steps):
@@ -123,21 +140,29 @@ class _Emitter:
                     for v in op.reads
                     if v.buffer is not None and v.buffer not in inside and not v.buffer.scalar
                 )
+
+    def _allocate(self, steps: Sequence[set[Buffer]], top: int) -> int:
+        """Places from ``top`` for the buffers that each step touches; the end of the last."""
+        last_read = {buffer: i for i, step in enumerate(steps) for buffer in step}
         free: dict[int, list[int]] = {}
-        top = 0
         for i, step in enumerate(steps):
-            for buffer in sorted(_touched(step), key=lambda b: b.number):
-                if buffer in self.stored and buffer not in self.place:
-                    if free.get(buffer.size):
-                        self.place[buffer] = ("w", free[buffer.size].pop())
+            ordered = sorted(step, key=lambda b: b.number)
+            for buffer in ordered:
+                if buffer not in self.place:
+                    size = self._size(buffer)
+                    if free.get(size):
+                        self.place[buffer] = ("w", free[size].pop())
                     else:
                         self.place[buffer] = ("w", top)
-                        top += buffer.size
-            for buffer in sorted(_touched(step), key=lambda b: b.number):
-                variable, offset = self.place.get(buffer, ("", 0))
+                        top += size
+            for buffer in ordered:
+                variable, offset = self.place[buffer]
                 if variable == "w" and last_read[buffer] == i:
-                    free.setdefault(buffer.size, []).append(offset)
+                    free.setdefault(self._size(buffer), []).append(offset)
         return top
+
+    def _size(self, buffer: Buffer) -> int:
+        return buffer.size
 
     # One loop nest.
 
@@ -165,14 +190,16 @@ class _Emitter:
         lengths, strides = collapse(
             loop.shape, [v.strides for _, v in strided] + [v.strides for v in stores]
         )
-        inner = [
-            f"{n} = {self._load(v, _index(self._start(v), s))}"
-            for (n, v), s in zip(strided, strides, strict=False)
-        ]
-        inner += body
+        loads_inside: list[str] = []
+        fixed: list[str] = []
+        for (n, v), s in zip(strided, strides, strict=False):
+            # What stays the same along the innermost loop is read before it.
+            where = loads_inside if s[-1] or len(s) == 1 else fixed
+            where.append(f"{n} = {self._load(v, _index(self._start(v), s))}")
+        inner = loads_inside + body
         for v, s in zip(stores, strides[len(strided) :], strict=True):
             inner.append(self._store(v, _index(self._start(v), s)))
-        self._nest(lengths, inner)
+        self._nest(lengths, inner, fixed)
 
     def _straight(
         self,
@@ -186,9 +213,13 @@ class _Emitter:
         self.lines += body
         self.lines += [self._store(v, str(self._start(v))) for v in stores]
 
-    def _nest(self, lengths: Sequence[int], inner: Sequence[str]) -> None:
+    def _nest(
+        self, lengths: Sequence[int], inner: Sequence[str], fixed: Sequence[str] = ()
+    ) -> None:
         depth = len(lengths)
         for d, n in enumerate(lengths):
+            if d == depth - 1:
+                self.lines += ["    " * d + line for line in fixed]
             simd = "@simd ivdep " if d == depth - 1 else ""
             self.lines.append("    " * d + f"{simd}for i{d} in 0:{n - 1}")
         self.lines += ["    " * depth + line for line in inner]
@@ -268,7 +299,8 @@ class _Emitter:
         return f"{self._variable(view)}[{index}] = {value}"
 
 
-def _touched(step: Step) -> set[Buffer]:
+def touched(step: Step) -> set[Buffer]:
+    """The buffers that a step reads or writes."""
     operations = step.operations if isinstance(step, Loop) else [step]
     views = [v for op in operations for v in (op.out, *op.reads)]
     return {v.buffer for v in views if v.buffer is not None}

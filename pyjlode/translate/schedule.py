@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 
-from .layout import Buffer, View
+from .layout import Buffer, View, expand, slice_
 from .program import Call, Operation, Pointwise, Program, Reduce
 
 
@@ -15,55 +15,81 @@ class Loop:
 
     shape: tuple[int, ...]
     operations: list[Pointwise] = field(default_factory=list)
+    kind: Hashable = None
     produced: set[Buffer] = field(default_factory=set)
     read: set[Buffer] = field(default_factory=set)
 
 
 Step = Loop | Reduce | Call
 
+# Products of so few terms take less time than the memory that they write to and read from.
+_FEW_TERMS = 4
+
 
 def live(program: Program, outputs: Iterable[View]) -> list[Operation]:
-    """The operations that the outputs rest on."""
+    """The operations that the outputs rest on, products of few terms as element-wise ones."""
     needed = {v.buffer for v in outputs if v.buffer is not None}
     kept: list[Operation] = []
     for op in reversed(program.operations):
         if op.out.buffer in needed:
             kept.append(op)
             needed.update(v.buffer for v in op.reads if v.buffer is not None)
-    return kept[::-1]
+    return [_written_out(program, op) for op in reversed(kept)]
 
 
-def schedule(operations: Iterable[Operation]) -> list[Step]:
-    """Gather element-wise operations of equal shape into loops.
+def _written_out(program: Program, op: Operation) -> Operation:
+    """A product of few terms as an element-wise operation, which shares a loop with others."""
+    if not isinstance(op, Call) or op.function != "matmul!":
+        return op
+    x, y = op.args
+    terms = x.shape[-1]
+    if not 1 <= terms <= _FEW_TERMS:
+        return op
+    template, args = "{0} * {1}", []
+    for k in range(terms):
+        if k:
+            template = f"muladd({{{2 * k}}}, {{{2 * k + 1}}}, {template})"
+        args.append(expand(slice_(x, -1, k, k + 1, 1), op.out.shape))
+        args.append(expand(slice_(y, -2, k, k + 1, 1), op.out.shape))
+    product = Pointwise(op.out, template, args)
+    program.origins[product] = program.origins.get(op, "matmul")
+    return product
+
+
+def schedule(
+    operations: Iterable[Operation], kind_of: Callable[[Pointwise], Hashable] = lambda op: None
+) -> list[Step]:
+    """Gather element-wise operations of equal shape, and of one kind, into loops.
 
     A loop stays open, to take further operations, until something needs its results other than
     element by element. What is not element-wise goes before the loops that are still open, which
     it does not depend on.
     """
     steps: list[Step] = []
-    open_loops: dict[tuple[int, ...], Loop] = {}
+    open_loops: dict[tuple[tuple[int, ...], Hashable], Loop] = {}
 
     def close(loop: Loop) -> None:
         steps.append(loop)
-        del open_loops[loop.shape]
+        del open_loops[loop.shape, loop.kind]
 
     for op in operations:
         shape = op.out.shape
         target = op.out.buffer
+        kind = kind_of(op) if isinstance(op, Pointwise) else None
         mergeable = isinstance(op, Pointwise) and not op.in_place
         for loop in list(open_loops.values()):
             taken = [v for v in op.reads if v.buffer in loop.produced]
-            own = mergeable and loop.shape == shape
+            own = mergeable and (loop.shape, loop.kind) == (shape, kind)
             elementwise = own and all(v.is_whole and v.shape == shape for v in taken)
             overwrites = op.in_place and target in loop.read | loop.produced
             if (taken and not elementwise) or overwrites:
                 close(loop)
         if not mergeable:
             assert not (isinstance(op, Pointwise) and not op.in_place)
-            steps.append(_alone(op))
+            steps.append(_alone(op, kind))
             continue
         assert isinstance(op, Pointwise) and target is not None
-        loop = open_loops.setdefault(shape, Loop(shape))
+        loop = open_loops.setdefault((shape, kind), Loop(shape, kind=kind))
         loop.operations.append(op)
         loop.produced.add(target)
         loop.read.update(v.buffer for v in op.reads if v.buffer is not None)
@@ -72,9 +98,9 @@ def schedule(operations: Iterable[Operation]) -> list[Step]:
     return steps
 
 
-def _alone(op: Operation) -> Step:
+def _alone(op: Operation, kind: Hashable) -> Step:
     if not isinstance(op, Pointwise):
         return op
     reads = {v.buffer for v in op.reads if v.buffer is not None}
     assert op.out.buffer is not None
-    return Loop(op.out.shape, [op], {op.out.buffer}, reads)
+    return Loop(op.out.shape, [op], kind, {op.out.buffer}, reads)

@@ -15,16 +15,45 @@ import torch
 from torch import Tensor
 
 from .draws import Constant, place
-from .emit import Output, emit_function
+from .emit import Emitted, Output, emit_function
+from .emit_rows import emit_row_function
 from .graph import GraphTranslator
 from .layout import View
 from .numbers import check_exact, exact_integers
 from .operations.complex import as_real
 from .program import Program
+from .rows import RowsMixedError
 from .sparsity import Pattern, jacobian_pattern
 
 if TYPE_CHECKING:
     from ..trace.capture import Traced
+
+
+# Fewer rows than this do not fill the processor's vectors.
+_FEWEST_ROWS = 8
+_LANES = {torch.float64: 8, torch.float32: 16}
+# Blocks of so many rows, or less where a row has so many numbers that they would leave the cache.
+_BLOCK = 64
+_CACHED = 1 << 16
+
+
+@dataclass(frozen=True)
+class RowSplit:
+    """Functions that can be computed for some rows of the state at a time.
+
+    Attributes
+    ----------
+    batch : int
+        Number of rows.
+    block : int
+        How many are computed at a time; any part of the rows should be a multiple of it.
+    work : int
+        About how many operations a row takes in the right-hand side.
+    """
+
+    batch: int
+    block: int
+    work: int
 
 
 @dataclass(frozen=True)
@@ -39,7 +68,8 @@ class ModelSource:
         results of these two, and ``vjp_t(...)``; for implicit methods
         ``tgrad(du, u, p, time, c, w)`` too, and where the graph has second derivatives
         ``vjp_jvp(g, gp, v, k, u, p, time, c, w)``: the gradient of ``v·(df/dy k + s df/dt)``, where
-        ``k`` ends with ``s`` and ``g`` with the derivative with respect to time.
+        ``k`` ends with ``s`` and ``g`` with the derivative with respect to time. With ``rows`` all
+        end in ``offset, first, rows``.
     names : tuple of str
         The functions in ``code``.
     workspace : int
@@ -54,6 +84,8 @@ class ModelSource:
         Of the Jacobian, for implicit methods.
     steps : dict of str to tuple of str
         For each function, its loops and calls in words, with the ATen operations in each.
+    rows : RowSplit or None
+        None where a row's results can rest on another row's.
     """
 
     code: str
@@ -64,6 +96,7 @@ class ModelSource:
     depends_on_time: bool
     pattern: Pattern | None
     steps: Mapping[str, tuple[str, ...]]
+    rows: RowSplit | None = None
 
 
 def translate(traced: Traced) -> ModelSource:
@@ -91,10 +124,13 @@ def translate(traced: Traced) -> ModelSource:
     outputs = translator.run()
     constants = (*traced.constants, *place(program.constants, end))
 
-    functions = {
-        name: emit_function(name, arguments, program, wanted)
-        for name, arguments, wanted in _functions(traced, outputs)
-    }
+    wanted = _functions(traced, outputs)
+    rows, functions = _emit_rows(traced, program, wanted)
+    if rows is None:
+        functions = {
+            name: emit_function(name, arguments, program, results)
+            for name, arguments, results in wanted
+        }
     return ModelSource(
         code="\n".join(f.source for f in functions.values()),
         names=tuple(functions),
@@ -104,7 +140,33 @@ def translate(traced: Traced) -> ModelSource:
         depends_on_time=traced.has_derivatives and outputs[1] is not None,
         pattern=_pattern(traced, program, outputs[0]),
         steps={name: f.steps for name, f in functions.items()},
+        rows=rows,
     )
+
+
+def _emit_rows(
+    traced: Traced, program: Program, wanted: Sequence[tuple[str, str, list[Output]]]
+) -> tuple[RowSplit | None, dict[str, Emitted]]:
+    """All functions by rows, or none."""
+    batch = traced.shape[0] if traced.shape else 1
+    by_rows = wanted[0][2][0].rows and not traced.has_jacobian
+    if not by_rows or batch < _FEWEST_ROWS or traced.shape.numel() == 0:
+        return None, {}
+    largest, lanes = _BLOCK, _LANES[traced.dtype]
+    while True:
+        blocks = -(-batch // largest)
+        block = -(-batch // (blocks * lanes)) * lanes
+        try:
+            found = {
+                name: emit_row_function(name, arguments, program, results, batch, block)
+                for name, arguments, results in wanted
+            }
+        except RowsMixedError:
+            return None, {}
+        functions = {name: f.function for name, f in found.items()}
+        if largest == 16 or max(f.workspace for f in functions.values()) <= _CACHED:
+            return RowSplit(batch, block, found["value"].work), functions
+        largest //= 2
 
 
 def _place(program: Program, name: str, tensors: Sequence[Tensor], views: dict[int, View]) -> int:
@@ -128,17 +190,17 @@ def _functions(
     n = traced.shape.numel()
     # A right-hand side gives as many numbers as the state has, the values of events others.
     size = n if outputs[0] is None else prod(outputs[0].shape)
-    value = [Output("du", 0, size, outputs[0])]
+    value = [Output("du", 0, size, outputs[0], rows=size == n)]
     functions = [("value", "du, u, p, time, c, w", value)]
     if not traced.has_derivatives:
         return functions
     arguments = "g, v, u, p, time, c, w"
-    functions.append(("vjp", arguments, [Output("g", 0, n, outputs[2])]))
+    functions.append(("vjp", arguments, [Output("g", 0, n, outputs[2], rows=True)]))
     end = 3 + len(traced.parameters)
     gradients = _gradients(traced, outputs[3:end])
     functions.append(("vjp_p", arguments, gradients))
     # Both at once: what they have in common is computed once.
-    joint = [Output("g", 0, n, outputs[2])]
+    joint = [Output("g", 0, n, outputs[2], rows=True)]
     joint += [replace(output, name="gp") for output in gradients]
     functions.append(("vjp_both", f"g, gp, {arguments[3:]}", joint))
     functions.append(("vjp_t", arguments, [Output("g", 0, 1, outputs[1])]))

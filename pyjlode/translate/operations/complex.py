@@ -238,13 +238,13 @@ def resolve(b: Program, z: Any) -> Any:
 def exp(b: Program, z: ComplexView) -> ComplexView:
     args = [z.real, z.imag]
     return ComplexView(
-        elementwise(b, "exp({0}) * ncos({1})", args), elementwise(b, "exp({0}) * nsin({1})", args)
+        elementwise(b, "vexp({0}) * ncos({1})", args), elementwise(b, "vexp({0}) * nsin({1})", args)
     )
 
 
 @complex_operation("aten.log")
 def log(b: Program, z: ComplexView) -> ComplexView:
-    return ComplexView(elementwise(b, "nlog({0})", [absolute(b, z)]), angle(b, z))
+    return ComplexView(elementwise(b, "vlog({0})", [absolute(b, z)]), angle(b, z))
 
 
 @complex_operation("aten.sqrt")
