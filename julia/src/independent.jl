@@ -99,7 +99,7 @@ function forward_rows(
     )
     copyto!(out, u0)
     tapes = keep in ("steps", "values") && !is_implicit(settings.method) &&
-        has_tableau(settings.method)
+        backward_method(settings.method) == settings.method # it has a tableau
     solved = if tapes
         tableau(settings.method, !settings.fixed) # for the first time not in a thread
         [Steps{T}() for _ in parts]
