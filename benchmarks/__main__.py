@@ -10,7 +10,7 @@ import torch
 
 from pyjlode import engine_info
 
-from . import memory, neural, report
+from . import independent, memory, neural, report, stiff
 from .timing import Row, measure
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -25,7 +25,7 @@ def main() -> None:
     torch.set_num_threads(1)
     print(engine_info("julia"))
     rows: list[Row] = []
-    for case in chain(neural.cases()):
+    for case in chain(neural.cases(), stiff.cases(), independent.cases()):
         if options.only and options.only not in case.name:
             continue
         rows.append(measure(case, options.seconds))

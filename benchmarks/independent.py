@@ -2,29 +2,24 @@
 
 ``batch="independent"`` does what diffrax does under ``vmap`` and torchode always: every system
 takes its own steps. A gradient is with respect to the four parameters, by every library's default
-way through its own steps. float64; medians in milliseconds, and how many times as long the peers
-take; Julia's threads and the peers' are as many as the machine has.
+way through its own steps. Julia's threads and the peers' are as many as the machine has.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import torch
 
-from pyjlode import engine_info, odeint
-from pyjlode.problem import Statistics
+from pyjlode import odeint
+
+from .timing import Case, Run
 
 SYSTEMS = 10_000
 SAVE_POINTS = (2, 20)
 RTOL, ATOL = 1e-6, 1e-8
 RATES = (1.1, 0.4, 0.1, 0.4)
-
-Run = Callable[[], torch.Tensor]
 
 
 def initial_states() -> torch.Tensor:
@@ -40,7 +35,7 @@ def derivative(rates: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     )
 
 
-def pyjlode_runs(times: torch.Tensor) -> tuple[Run, Run]:
+def pyjlode_gradient(times: torch.Tensor) -> Run:
     rates = torch.tensor(RATES, dtype=torch.float64, requires_grad=True)
     y0 = initial_states()
 
@@ -50,17 +45,13 @@ def pyjlode_runs(times: torch.Tensor) -> tuple[Run, Run]:
             rtol=RTOL, atol=ATOL, batch="independent", engine="julia",
         )  # fmt: skip
 
-    def without_gradient() -> torch.Tensor:
-        with torch.no_grad():
-            return forward().square().sum()
-
     def gradient() -> torch.Tensor:
         return torch.autograd.grad(forward().square().sum(), rates)[0]
 
-    return without_gradient, gradient
+    return gradient
 
 
-def diffrax_runs(times: torch.Tensor) -> tuple[Run, Run]:
+def diffrax_gradient(times: torch.Tensor) -> Run:
     import diffrax
     import jax
     import jax.numpy as jnp
@@ -82,17 +73,11 @@ def diffrax_runs(times: torch.Tensor) -> tuple[Run, Run]:
 
         return (jax.vmap(one)(y0) ** 2).sum()
 
-    value, gradient = jax.jit(loss), jax.jit(jax.grad(loss))
-
-    def run(function: Callable) -> Run:
-        return lambda: torch.tensor(
-            jax.block_until_ready(function(rates)).tolist(), dtype=torch.float64
-        )
-
-    return run(value), run(gradient)
+    gradient = jax.jit(jax.grad(loss))
+    return lambda: jax.block_until_ready(gradient(rates))
 
 
-def torchode_runs(times: torch.Tensor) -> tuple[Run, Run]:
+def torchode_gradient(times: torch.Tensor) -> Run:
     import torchode
 
     rates = torch.tensor(RATES, dtype=torch.float64, requires_grad=True)
@@ -106,56 +91,24 @@ def torchode_runs(times: torch.Tensor) -> tuple[Run, Run]:
     def forward() -> torch.Tensor:
         return solver.solve(problem).ys
 
-    def without_gradient() -> torch.Tensor:
-        with torch.no_grad():
-            return forward().square().sum()
-
     def gradient() -> torch.Tensor:
-        return torch.autograd.grad(forward().square().sum(), rates)[0]
+        before = torch.get_num_threads()
+        torch.set_num_threads(os.cpu_count() or 1)
+        found = torch.autograd.grad(forward().square().sum(), rates)[0]
+        torch.set_num_threads(before)
+        return found
 
-    return without_gradient, gradient
-
-
-def median(run: Run, repeats: int = 5) -> float:
-    run()
-    found = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        found.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(found)
+    return gradient
 
 
-def main() -> None:
-    os.environ.setdefault("JULIA_NUM_THREADS", str(os.cpu_count()))
-    print(f"{SYSTEMS} Lotka-Volterra systems, {engine_info('julia')}")
-    libraries = {"pyjlode": pyjlode_runs}
-    if importlib.util.find_spec("diffrax"):
-        libraries["diffrax"] = diffrax_runs
-    if importlib.util.find_spec("torchode"):
-        libraries["torchode"] = torchode_runs
+def cases() -> Iterator[Case]:
     for points in SAVE_POINTS:
         times = torch.linspace(0, 10, points, dtype=torch.float64)
-        ours: dict[str, float] = {}
-        for name, make in libraries.items():
-            for what, run in zip(("forward", "gradient"), make(times), strict=True):
-                spent, result = median(run), run()
-                ratio = spent / ours.setdefault(what, spent)
-                print(
-                    f"{points:2} points, {what:8} {name:8} {spent:8.1f} ms {ratio:6.2f} times "
-                    f"ours; sum {float(result.sum()):.6g}"
-                )
-    stats = Statistics()
-    odeint(
-        lambda t, y: derivative(torch.tensor(RATES, dtype=torch.float64), y), initial_states(),
-        times, rtol=RTOL, atol=ATOL, batch="independent", engine="julia", stats=stats,
-    )  # fmt: skip
-    steps = stats.rows["naccept"]
-    print(
-        f"pyjlode's steps: {float(steps.double().mean()):.1f} a system, from {int(steps.min())} to "
-        f"{int(steps.max())}; {stats.nreject} rejected in all"
-    )
-
-
-if __name__ == "__main__":
-    main()
+        yield Case(
+            f"{SYSTEMS} Lotka-Volterra systems, each its own steps, float64, {points} save points",
+            {
+                "pyjlode": pyjlode_gradient(times),
+                "diffrax": diffrax_gradient(times),
+                "torchode": torchode_gradient(times),
+            },
+        )

@@ -1,29 +1,31 @@
 """Gradients of stiff problems: the discrete adjoint beside Gauss's and diffrax's Kvaerno5.
 
-ROBER, HIRES and a one-dimensional Brusselator of 200 states, float64. The solvers run in turn, in
-this process; the figures are medians in milliseconds of forward and backward together, and how many
-times as long as the discrete adjoint's. `python benchmarks/stiff.py [problem ...]`.
+ROBER, HIRES and a one-dimensional Brusselator of 200 states, float64. A gradient is with respect to
+the rates.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import statistics
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pyjlode import engine_info, odeint
+from pyjlode import odeint
+
+from .timing import Case
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from stiff_problems import PROBLEMS, StiffProblem
 
 GRID = 100
-ROUNDS = 7
+TITLES = {
+    "rober": "ROBER",
+    "hires": "HIRES",
+    "brusselator": "Brusselator on a line, 200 states",
+}
 
 
 def brusselator(k: Any, y: Any, concatenate: Callable[[list[Any]], Any]) -> Any:
@@ -122,35 +124,35 @@ def ours(problem: StiffProblem, **options: Any) -> Callable[[], torch.Tensor]:
     return run
 
 
-def main(names: list[str]) -> None:
-    torch.set_num_threads(1)
+def scipy_solve(problem: StiffProblem) -> Callable[[], None]:
+    """SciPy's Radau, which has no gradient."""
+    from scipy.integrate import solve_ivp
+
+    rates, times = problem.rates, problem.t.numpy()
+
+    def func(t: float, y: Any) -> Any:
+        return problem.func(rates, torch.from_numpy(y)).numpy()
+
+    def run() -> None:
+        solve_ivp(
+            func, (times[0], times[-1]), problem.y0.numpy(), "Radau", times, rtol=problem.rtol,
+            atol=problem.atol,
+        )  # fmt: skip
+
+    return run
+
+
+def cases() -> Iterator[Case]:
     problems = {name: PROBLEMS[name] for name in ("rober", "hires")}
     problems["brusselator"] = _brusselator()
-    print(f"{engine_info('julia')}; torch threads: {torch.get_num_threads()}")
-    for name in names or list(problems):
-        problem = problems[name]
-        solvers = {
-            "Rodas5P discrete": ours(problem, method="Rodas5P", sensealg="discrete"),
-            "Rodas5P gauss": ours(problem, method="Rodas5P", sensealg="gauss"),
-            "Kvaerno5 discrete": ours(problem, method="Kvaerno5", sensealg="discrete"),
-            "KenCarp4 discrete": ours(problem, method="KenCarp4", sensealg="discrete"),
-        }
-        if importlib.util.find_spec("diffrax") is not None:
-            solvers["diffrax Kvaerno5"] = diffrax_gradient(name, problem)
-        times: dict[str, list[float]] = {s: [] for s in solvers}
-        for round_ in range(ROUNDS):
-            for solver, run in solvers.items():
-                began = time.perf_counter()
-                gradient = run()
-                if round_:  # the first compiles
-                    times[solver].append(1e3 * (time.perf_counter() - began))
-                if round_ == ROUNDS - 1:
-                    print(f"{name} {solver}: gradient {[f'{g:.6g}' for g in gradient.tolist()]}")
-        medians = {s: statistics.median(v) for s, v in times.items()}
-        for solver, median in medians.items():
-            ratio = median / medians["Rodas5P discrete"]
-            print(f"{name:>12}{solver:>20}{median:>10.2f} ms{ratio:>8.1f}")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    for name, problem in problems.items():
+        yield Case(
+            f"{TITLES[name]}, float64, {len(problem.t)} save points",
+            {
+                "pyjlode": ours(problem, method="Rodas5P"),
+                "pyjlode gauss": ours(problem, method="Rodas5P", sensealg="gauss"),
+                "pyjlode Kvaerno5": ours(problem, method="Kvaerno5", sensealg="discrete"),
+                "diffrax": diffrax_gradient(name, problem),
+                "SciPy Radau, no gradient": scipy_solve(problem),
+            },
+        )
