@@ -307,7 +307,7 @@ function TapedAdjoint(solved::SolvedRows{T}, model::Model{T}, with_t::Bool) wher
     (; settings, ts, p) = solved
     tape = Tape(model, p, tableau(settings.method, !settings.fixed), 0)
     cotangent = zeros(T, model.states * length(ts))
-    sweep = Sweep(tape, ts, cotangent, with_t, settings.fixed)
+    sweep = Sweep(tape, 1, ts, cotangent, with_t, settings.fixed)
     du = zeros(T, model.states)
     return TapedAdjoint{T}(sweep, cotangent, du, sweep.dp, with_t ? sweep.dts : Float64[])
 end
@@ -317,7 +317,7 @@ function back_row!(adjoint::TapedAdjoint, steps::Steps, j)
     load!(sweep.tape, steps, steps.rows[j])
     restart!(sweep)
     before = sweep.products
-    sweep_back!(sweep)
+    sweep_back!([sweep])
     for i in eachindex(du)
         du[i] = sweep.λ[i] + cotangent[i]
     end
