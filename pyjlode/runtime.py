@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -119,7 +122,8 @@ def _start(source: JuliaSource) -> Runtime:
     _check_bridge(source)
     _set_environment(source)
     try:
-        main = _import_juliacall()
+        with _own_signals():
+            main = _import_juliacall()
         # The package lies outside the user's environment, whose packages it uses: so it is the
         # second place where Julia looks, after that environment.
         main.seval("dir -> push!(LOAD_PATH, dir)")(str(julia_package()))
@@ -184,6 +188,28 @@ def _set_environment(source: JuliaSource) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Signals stay Python's, Ctrl-C among them.
+
+    With several threads Julia needs handlers of its own, for its garbage collector. With those it
+    also has a thread that waits for interrupts, and blocks them in this one.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1):
+                handler = signal.getsignal(number)
+                if handler is not None:
+                    signal.signal(number, handler)
 
 
 def _cores() -> int:

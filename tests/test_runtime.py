@@ -227,3 +227,30 @@ def test_unreachable_is_false_only_with_an_answer(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(install_julia, "_julia_versions_url", url)
         assert install.juliapkg_unreachable() is unreachable
     server.shutdown()
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_an_interrupt_is_pythons(julia: str, threads: str) -> None:
+    """While Python waits, and when a solve is done."""
+    code = """
+import os, signal, subprocess, sys, time, torch
+from pyjlode import odeint, runtime
+def solve():
+    odeint(lambda t, y: -y, torch.ones(2000, 3), [0.0, 1.0], engine="julia")
+solve()
+print(runtime.start().main.seval("Threads.nthreads()"))
+for work in (lambda: time.sleep(20), lambda: [solve() for _ in range(10**6)]):
+    subprocess.Popen([sys.executable, "-c", f"import os; os.kill({os.getpid()}, {signal.SIGINT})"])
+    try:
+        work()
+    except KeyboardInterrupt:
+        print("interrupted")
+solve()
+"""
+    names = ("PYTHON_JULIACALL_HANDLE_SIGNALS", "PYTHON_JULIACALL_THREADS", "JULIA_NUM_THREADS")
+    environment = {k: v for k, v in os.environ.items() if k not in names}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300,
+        env={**environment, "JULIA_NUM_THREADS": threads},
+    )  # fmt: skip
+    assert done.stdout.split() == [threads, "interrupted", "interrupted"], done.stderr
