@@ -35,12 +35,13 @@ def new_problem(width: int) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor
     return net, y0, torch.linspace(0, 1.5, 30, dtype=torch.float64)
 
 
-def ours(width: int) -> float:
+def ours(width: int, method: str | None = None) -> float:
     from pyjlode import odeint
 
     net, y0, t = new_problem(width)
     began = time.perf_counter()
-    odeint(lambda _, y: net(y**3), y0, t, engine="julia").pow(2).sum().backward()
+    states = odeint(lambda _, y: net(y**3), y0, t, method=method, engine="julia")
+    states.pow(2).sum().backward()
     return seconds(began)
 
 
@@ -109,6 +110,8 @@ def main() -> None:
     choose_engine("julia")
     print(f"warm-up of tracer and bridge      {seconds(began):7.3f} s")
     print(f"solved by {pyjlode.engine_info('julia')}")
+    for width in (40, 41, 42):
+        print(f"new model of width {width}, Rodas5P: {ours(width, 'Rodas5P'):.3f} s")
     has_diffrax = importlib.util.find_spec("diffrax") is not None
     rows = []
     for width in (50, 51, 52, 53, 54):
