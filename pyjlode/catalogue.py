@@ -14,9 +14,9 @@ _DOCS = "https://docs.sciml.ai/OrdinaryDiffEq/stable/"
 
 # With an interpolation of their own. For the others OrdinaryDiffEq has Hermite's, of third order,
 # which was off by 1e-4 at rtol=1e-7 with the long steps of Stepanov5; they step onto save points.
-_INTERPOLATING = frozenset(
+_INTERPOLATING = (
     "Tsit5 DP5 BS3 Vern6 Vern7 Vern8 Vern9 Euler Midpoint Heun RK4 fehlberg2 OwrenZen3 OwrenZen4 "
-    "OwrenZen5 BS5 DP8 Rosenbrock23 Rosenbrock32 FBDF QNDF QBDF RadauIIA5 RadauIIA9".split()
+    "OwrenZen5 BS5 DP8 Rosenbrock23 Rosenbrock32 FBDF QNDF QBDF RadauIIA5 RadauIIA9"
 )
 
 
@@ -79,7 +79,7 @@ class Method:
     @property
     def interpolates(self) -> bool:
         """Whether its states within a step are as good as those at its end."""
-        return self.algorithm in _INTERPOLATING or self.algorithm.startswith("Rodas")
+        return self.algorithm in _INTERPOLATING.split() or self.algorithm.startswith("Rodas")
 
     @property
     def backward(self) -> str:
