@@ -172,14 +172,14 @@ def is_fixed(method: Method | None, name: str | None, options: Mapping[str, Any]
     """Whether the steps are fixed, as the name that the method was asked for by means."""
     if method is None or name is None:
         return False
-    if name.lower() in (method.torch_name, "fixed_adams"):
+    if name in (method.torch_name, "fixed_adams"):
         return method.fixed
     return not method.adaptive or (options or {}).get("step_size") is not None
 
 
 def _require_step(method: Method, name: str | None, options: Mapping[str, Any]) -> None:
     """Of a method that cannot choose its steps, asked for by SciML's name."""
-    has_grid = method.fixed and name is not None and name.lower() == method.torch_name
+    has_grid = method.fixed and name in (method.torch_name, "fixed_adams")
     if method.adaptive or has_grid or {"step_size", "grid_constructor"} & options.keys():
         return
     raise ArgumentError(

@@ -38,10 +38,11 @@ def methods() -> list[Method]:
 def find_method(name: str) -> Method:
     """A solver by SciML's or torchdiffeq's name.
 
-    Case does not count, but for names that differ in nothing else: ``"RK4"`` is SciML's and
-    ``"rk4"`` torchdiffeq's. ``"AutoTsit5(Rosenbrock23)"`` switches from the one to the other while
-    the problem is stiff; ``"auto"`` is ``"AutoVern7(Rodas5P)"``, what SciML's default algorithm
-    takes at tolerances such as ours.
+    Case does not count, but for names that differ in nothing else: ``"RK4"`` and ``"Midpoint"`` are
+    SciML's, ``"rk4"`` and ``"midpoint"`` torchdiffeq's, with fixed steps.
+    ``"AutoTsit5(Rosenbrock23)"`` switches from the one to the other while the problem is stiff;
+    ``"auto"`` is ``"AutoVern7(Rodas5P)"``, what SciML's default algorithm takes at tolerances such
+    as ours.
 
     Raises
     ------

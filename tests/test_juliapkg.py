@@ -54,7 +54,7 @@ def loaded() -> dict[str, tuple[str, str]]:
     main = runtime.start().main
     # Packages that are loaded on demand, each by one of its methods.
     for method in {m.package: m for m in methods() if m.julia}.values():
-        main.Pyjlode.load(method.algorithm, method.package, method.backward)
+        main.Pyjlode.load(method.algorithm, method.package, method.backward, method.interpolates)
     code = """
     Dict(k.name => (string(k.uuid), string(something(pkgversion(m), VERSION)))
          for (k, m) in Base.loaded_modules if k.uuid !== nothing)

@@ -134,7 +134,10 @@ end
 
 function solver_options(settings::Settings, ts)
     options = keywords(settings, maximum(abs, diff(ts); init=0.0))
-    settings.fixed || return options
+    if !settings.fixed
+        onto = settings.method in STEPS_ONTO_SAVE_POINTS
+        return onto ? (; options..., tstops=ts) : options
+    end
     if needs_even_steps(settings.method)
         span = ts[end] - ts[1]
         return (; options..., dt=span / ceil(span / options.dt * (1 - 1e-12)))

@@ -12,24 +12,29 @@ const IMPLICIT = Dict{String,Any}(
 # By method, the one that makes its gradient's solves, where that is another.
 const BACKWARD = Dict{String,String}()
 
+# Methods whose interpolation is worse than their steps.
+const STEPS_ONTO_SAVE_POINTS = Set{String}()
+
 """
-    load(method, package, backward)
+    load(method, package, backward, interpolates)
 
 Load a method's package where it is not there from the start, as it takes a second or two. It must
 be a call of its own: a function that runs already does not see methods that were loaded after it
 began. `"AutoTsit5(Rosenbrock23)"` is a method that switches to the one in brackets, whose package
-is meant, while the problem is stiff. `backward` is the method of the continuous adjoints' solves.
+is meant, while the problem is stiff. `backward` is the method of the continuous adjoints' solves;
+`interpolates` says whether states within a step are as good as those at its end.
 """
-function load(method, package, backward)
+function load(method, package, backward, interpolates)
     name = String(method)
     BACKWARD[name] = String(backward)
+    Bool(interpolates) || push!(STEPS_ONTO_SAVE_POINTS, name)
     (haskey(EXPLICIT, name) || haskey(IMPLICIT, name)) && return nothing
     loaded = Base.require(Base.identify_package(Pyjlode, String(package)))
     if haskey(TORCHDIFFEQ, name)
         EXPLICIT[name] = explicit_rk(loaded, TORCHDIFFEQ[name])
     elseif endswith(name, ')')
         outer, inner = split(chop(name), '(')
-        load(inner, package, backward)
+        load(inner, package, backward, interpolates)
         IMPLICIT[name] = switching(String(outer), IMPLICIT[inner])
     else
         constructor = getglobal(loaded, Symbol(name))

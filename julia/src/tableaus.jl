@@ -70,7 +70,7 @@ function read_tableau(method, adaptive::Bool)
     # Here methods that interpolate with further stages evaluate them.
     samples = [integrator(BigFloat(i) / MOST_DEGREE) for i in 0:MOST_DEGREE]
     # Without "first same as last" the step evaluates k₁ anew, where the start did.
-    anew = iszero(probe.arguments[before + 1]) && probe.times[before + 1] == 0
+    anew = iszero(probe.arguments[before + 1])
     used = (anew ? before + 1 : before):length(probe.times)
     stages = after - first(used) + 1
     a, b, c = [x[used] for x in probe.arguments[used]], u[used], probe.times[used]

@@ -125,7 +125,9 @@ class JuliaEngine:
                 'engine="torch".'
             )
         if method.algorithm not in self.loaded:
-            self.functions.load(method.algorithm, method.package, method.backward)
+            self.functions.load(
+                method.algorithm, method.package, method.backward, method.interpolates
+            )
             self.loaded.add(method.algorithm)
 
 
