@@ -97,6 +97,7 @@ function (r::Recorder)(integrator)
     end
     push!(tape.upto, saved)
     tape.count = 0
+    forget_interpolation!(integrator)
     return nothing
 end
 

@@ -10,4 +10,5 @@ using Test
     include("indexing.jl")
     include("solve.jl")
     include("discrete.jl")
+    include("events.jl")
 end
