@@ -57,8 +57,12 @@ def test_falling_ball(
     for f, e in zip(found(), expected(), strict=True):
         assert_close(f.detach(), e.detach(), tolerance)
         inputs = [g, h, y, v, t0]
-        want = torch.autograd.grad(e, inputs, allow_unused=True, materialize_grads=True, retain_graph=True)
-        have = torch.autograd.grad(f, inputs, allow_unused=True, materialize_grads=True, retain_graph=True)
+        want = torch.autograd.grad(
+            e, inputs, allow_unused=True, materialize_grads=True, retain_graph=True
+        )
+        have = torch.autograd.grad(
+            f, inputs, allow_unused=True, materialize_grads=True, retain_graph=True
+        )
         assert_close(torch.stack(have), torch.stack(want), tolerance)
 
 
@@ -74,8 +78,8 @@ def test_oscillator_against_torchdiffeq(engine: str, reverse_time: bool) -> None
             return torch.stack([y[:, 1], -(w**2) * y[:, 0] + 0.1 * torch.sin(t)], dim=1)
 
         time, states = solve(
-            func, x0, t0, event_fn=lambda t, y: y[0, 0] + 0.5 + 0.05 * torch.sin(t), rtol=1e-10, atol=1e-11,
-            reverse_time=reverse_time, **options,
+            func, x0, t0, event_fn=lambda t, y: y[0, 0] + 0.5 + 0.05 * torch.sin(t), rtol=1e-10,
+            atol=1e-11, reverse_time=reverse_time, **options,
         )  # fmt: skip
         loss = 1.7 * time + (states * torch.tensor([[0.3, -0.7]], dtype=D)).sum()
         results.append(

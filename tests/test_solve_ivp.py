@@ -249,7 +249,9 @@ def test_torch_complex_and_float32(julia: str) -> None:
 
     y0 = torch.tensor([1.0 + 0j, 1j], dtype=torch.complex128)
     ours = solve_ivp(fun, (0, 3), y0, rtol=1e-9, atol=1e-10, engine="julia")
-    assert_allclose(ours.y[:, -1], y0.numpy() * np.exp((1j * np.array([1, 2]) - 0.1) * 3), atol=1e-7)
+    assert_allclose(
+        ours.y[:, -1], y0.numpy() * np.exp((1j * np.array([1, 2]) - 0.1) * 3), atol=1e-7
+    )
     single = solve_ivp(lambda t, y: -y, (0, 1), torch.ones(2), engine="julia", rtol=1e-5)
     assert_allclose(single.y[:, -1], np.exp(-1), atol=1e-5)
 
