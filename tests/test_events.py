@@ -50,15 +50,19 @@ def test_falling_ball(
         )  # fmt: skip
         assert time.shape == () and states.shape == (2, 2)
         assert torch.equal(states[0].detach(), torch.stack([y, v]).detach())
-        assert_close(states[1, 0].detach(), h.detach(), 1e-6)
+        assert_close(states[1, 0].detach(), h.detach(), 1e-5)
         return time, states[1, 1]
 
     tolerance = 1e-7 if dtype == D else 1e-4
     for f, e in zip(found(), expected(), strict=True):
         assert_close(f.detach(), e.detach(), tolerance)
         inputs = [g, h, y, v, t0]
-        want = torch.autograd.grad(e, inputs, allow_unused=True, materialize_grads=True)
-        have = torch.autograd.grad(f, inputs, allow_unused=True, materialize_grads=True)
+        want = torch.autograd.grad(
+            e, inputs, allow_unused=True, materialize_grads=True, retain_graph=True
+        )
+        have = torch.autograd.grad(
+            f, inputs, allow_unused=True, materialize_grads=True, retain_graph=True
+        )
         assert_close(torch.stack(have), torch.stack(want), tolerance)
 
 
@@ -74,14 +78,14 @@ def test_oscillator_against_torchdiffeq(engine: str, reverse_time: bool) -> None
             return torch.stack([y[:, 1], -(w**2) * y[:, 0] + 0.1 * torch.sin(t)], dim=1)
 
         time, states = solve(
-            func, x0, t0, event_fn=lambda t, y: y[0, 0] + 0.6 + 0.1 * t, rtol=1e-10, atol=1e-11,
-            reverse_time=reverse_time, **options,
+            func, x0, t0, event_fn=lambda t, y: y[0, 0] + 0.5 + 0.05 * torch.sin(t), rtol=1e-10,
+            atol=1e-11, reverse_time=reverse_time, **options,
         )  # fmt: skip
         loss = 1.7 * time + (states * torch.tensor([[0.3, -0.7]], dtype=D)).sum()
         results.append(
             [time, states, *torch.autograd.grad(loss, [omega, x0, t0], retain_graph=True)]
         )
-    assert (float(results[0][0]) < 0.3) == reverse_time
+    assert (float(results[0][0].detach()) < 0.3) == reverse_time
     for f, e in zip(*results, strict=True):
         assert_close(f.detach(), e.detach(), 1e-6)
 
@@ -117,7 +121,7 @@ def test_every_gradient(engine: str, method: str | None) -> None:
             value = torch.func.functional_call(
                 net, dict(zip(names, weights, strict=True)), features
             )
-            return value - value.detach() * 0 + y[0][0] - 0.35
+            return value + y[0][0] - 0.35
 
         def func(t: torch.Tensor, y: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
             return -rate * y[0], torch.sin(y[0] + t)

@@ -64,6 +64,15 @@ function (w::Watch)(integrator)
             break
         end
     end
+    forget_interpolation!(integrator)
+    return nothing
+end
+
+# Verner's methods interpolate with further stages, which the solution would keep wrong ones of when
+# a callback has made them. Without them it makes its own when it is asked.
+function forget_interpolation!(integrator)
+    lazy = integrator.alg isa Union{Vern6,Vern7,Vern8,Vern9}
+    lazy && resize!(integrator.k, integrator.kshortsize)
     return nothing
 end
 
@@ -222,8 +231,6 @@ function interpolate(
 ) where {T}
     return interpolate(solved, plain(times), plain(out), order)
 end
-interpolate(trajectory::Trajectory, times, out, order) =
-    interpolate(trajectory.solved, times, out, order)
 
 function interpolate(
     solved::Solved{T}, times::Vector{Float64}, out::Vector{T}, order::Int

@@ -137,6 +137,7 @@ function (r::Recorder)(integrator)
     end
     push!(tape.upto, saved)
     end_step!(tape)
+    forget_interpolation!(integrator)
     return nothing
 end
 

@@ -13,4 +13,5 @@ using Test
     include("discrete.jl")
     include("independent.jl")
     include("discrete_implicit.jl")
+    include("events.jl")
 end

@@ -140,7 +140,8 @@ def solve_event(
         raise ValueError("With event_fn a fixed-step method needs options['step_size'].")
     with torch.no_grad():
         values = event.func(start[0].detach().to(y0.dtype), y0.detach())
-    endless = replace(problem, t=torch.tensor([float(start.detach()), float("inf")]).double())
+    ends = [float(start.detach()), float("inf")]
+    endless = replace(problem, t=torch.tensor(ends, dtype=torch.float64))
     method = engine.method(problem)
     model = engine.models.get(endless, wanted=engine.wanted(problem, method, method))
     watched = engine.models.get(event, wanted=Wanted.VALUES)
@@ -150,7 +151,7 @@ def solve_event(
         raise _event_failure(engine, endless, model, found)
     stats.nfe, stats.njac = found.counts["nf"], found.counts["njacs"]
     stats.naccept, stats.nreject = found.counts["naccept"], found.counts["nreject"]
-    time = torch.tensor(found.event_times[-1])
+    time = torch.tensor(found.event_times[-1], dtype=torch.float64)
     inputs = (y0, problem.t, *model.parameters)
     if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
         times = torch.cat([start.to(torch.float64), time[None]])
