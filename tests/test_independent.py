@@ -264,7 +264,7 @@ def test_callback_mode(julia: str, method: str | None) -> None:
     rate = torch.tensor(0.5, dtype=D, requires_grad=True)
 
     def func(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return -rate * y if float(t) < 0.5 else -rate * y * 1.0
+        return -rate * y if float(t.detach()) < 0.5 else -rate * y * 1.0
 
     options = {"engine": julia, "rtol": 1e-6, "atol": 1e-8, "method": method}
     together, found = gradients(
