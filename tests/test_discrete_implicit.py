@@ -63,7 +63,7 @@ def sdirk_stages(tableau: Tableau, func: Func, y: Tensor, t: Tensor, h: Any) -> 
             return z - h * func(s, (base + tableau.gamma * z).view(y.shape)).reshape(-1)
 
         z = k[-1].detach().reshape(-1)
-        for _ in range(12):
+        for _ in range(6):
             matrix = torch.autograd.functional.jacobian(residual, z.detach())
             z = z.detach() - torch.linalg.solve(matrix, residual(z.detach()))
         k.append(z.view(y.shape))
@@ -126,7 +126,8 @@ def test_same_steps(julia: str, tapes: list[Any], method: str, reverse: bool) ->
     y0 = torch.tensor([[0.5, -0.3], [1.0, 0.4]], dtype=D)
     t = torch.tensor([0.0, 0.01, 0.02, 0.021, 0.7, 0.9], dtype=D)
     # The states of SDIRK methods are those of an iteration that stops at the tolerances.
-    rtol, tolerance = (1e-4, 1e-11) if method in ROSENBROCK else (1e-6, 1e-7)
+    rtol = 1e-4 if method in ("TRBDF2", "KenCarp4") else 1e-3
+    tolerance = 1e-11 if method in ROSENBROCK else rtol / 10
     check(
         tapes, func, y0, t.flip(0) if reverse else t, tensors, tolerance, method=method,
         rtol=rtol, atol=rtol, sensealg="discrete",
