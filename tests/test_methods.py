@@ -53,7 +53,7 @@ def tolerances(method: Method) -> tuple[dict[str, Any], float, float]:
         return {"options": {"step_size": STEP}, "rtol": 1e-9, "atol": 1e-9}, error, 10 * error
     order = 2 if method.family == "stabilized Runge-Kutta" else method.order
     rtol = {1: 1e-4, 2: 1e-5, 3: 1e-6}.get(order, 1e-7)
-    options = {"rtol": rtol, "atol": rtol, "options": {"max_num_steps": 5000}}
+    options = {"rtol": rtol, "atol": rtol, "options": {"max_num_steps": 1000}}
     return options, 100 * rtol, 300 * rtol
 
 
