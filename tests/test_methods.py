@@ -27,7 +27,7 @@ SWITCHING = [
 ]
 REPRESENTATIVES = [
     "Vern8", "Ralston", "DP8", "Feagin10", "QPRK98", "KuttaPRK2p5", "SSPRK43", "SSPRK33",
-    "CKLLSRK54_3C", "RDPK3SpFSAL35", "ROCK2", "AB3", "VCABM", "Rodas4P",
+    "RDPK3SpFSAL35", "ROCK2", "AB3", "VCABM", "Rodas4P",
     "ImplicitMidpoint", "KenCarp3", "QBDF", "RadauIIA5", "PDIRK44", "heun3", "rk4", "fehlberg2",
     "ExtrapolationMidpointDeuflhard", "ImplicitEulerExtrapolation", "AutoTsit5(Rosenbrock23)",
 ]  # fmt: skip
