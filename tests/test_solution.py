@@ -204,7 +204,8 @@ def test_first_state_that_is_not_finite(engine: str) -> None:
     t, (first, second) = error.nonfinite
     assert -20 < t < -1.5
     assert first.shape == (1, 1) and float(first) < 0
-    assert_close(second, torch.full((2,), math.exp(t - 1), dtype=D), 1e-3)
+    # A stage of a step that was tried, so it is near the solution and no more.
+    assert_close(second, torch.full((2,), math.exp(t - 1), dtype=D), 0.1)
     assert bool(torch.isnan(func(torch.tensor(t), (first, second))[0]))
     assert error.solution is not None
     assert error.solution.y[0].shape == (3, 1, 1)
