@@ -201,4 +201,5 @@ def examine(
     last, state = torch.zeros(2, *problem.y0.shape, dtype=problem.y0.dtype)
     with model.errors():
         time = functions.examine(solved, as_array(last), as_array(state))
-    return last, None if np.isnan(time) else (float(time), state)
+    found = None if np.isnan(time) else (float(time), state)
+    return last if bool(torch.isfinite(last).all()) else None, found
