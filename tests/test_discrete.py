@@ -13,7 +13,7 @@ from reference import Func, assert_close, gradients
 from torch import Tensor
 
 from pyjlode import DiscreteAdjoint, SolverError, UnsupportedError, odeint
-from pyjlode.engine import julia as julia_engine
+from pyjlode.engine import solve as julia_solve
 from pyjlode.problem import Statistics
 
 D = torch.float64
@@ -27,14 +27,14 @@ TOLERANCE = {"Vern6": 1e-10, "Vern8": 1e-9, "Vern7": 1e-11, "Vern9": 1e-11}
 def tapes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The steps of the solves that the test makes, last one last."""
     found: list[Any] = []
-    forward = julia_engine._Solve.forward
+    forward = julia_solve.Solve.forward
 
     def noting(*args: Any, **options: Any) -> Any:
         out, solved = forward(*args, **options)
         found.append(solved.tape)
         return out, solved
 
-    monkeypatch.setattr(julia_engine._Solve, "forward", noting)
+    monkeypatch.setattr(julia_solve.Solve, "forward", noting)
     return found
 
 

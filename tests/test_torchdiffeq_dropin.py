@@ -67,7 +67,7 @@ def compare(
             continue  # torchdiffeq's steps of a given size do not start anew at each time
         if i == 2 and tolerance > 1e-8:
             # Within an adaptive step it is the slope of an interpolation, of a lower order.
-            assert_close(g, e, 1e-2, f"times: {g} {e}")
+            assert_close(g, e, 3e-2, f"times: {g} {e}")
             continue
         assert g.dtype == e.dtype
         assert_close(g, e, tolerance, f"{i}: {g} {e}")
@@ -92,7 +92,7 @@ def test_signatures(name: str) -> None:
         ("dopri5", {"first_step": 0.01, "max_step": 0.2, "safety": 0.8}, 1e-5),
         ("dopri5", {"ifactor": 3.0, "dfactor": 0.5, "min_step": 1e-6, "max_num_steps": 900}, 1e-5),
         ("dopri5", {"dtype": torch.float64, "step_t": torch.tensor([0.5])}, 1e-5),
-        ("dopri8", None, 2e-5),  # torchdiffeq's interpolation is of order 4
+        ("dopri8", None, 1e-4),  # torchdiffeq's interpolation is of order 4
         ("bosh3", {"norm": lambda y: y.abs().max()}, 5e-5),
         ("adaptive_heun", {"max_num_steps": 10**5}, 1e-3),
         ("fehlberg2", {"max_num_steps": 10**5}, 1e-3),
@@ -134,7 +134,7 @@ def test_step_size(engine: str, method: str) -> None:
 )
 def test_adjoint(engine: str, options: dict[str, Any], reverse: bool) -> None:
     t = T.flip(0) if reverse else T
-    compare(engine, Field(), Y0, t, 2e-6, adjoint=True, rtol=1e-8, atol=1e-9, **options)
+    compare(engine, Field(), Y0, t, 5e-6, adjoint=True, rtol=1e-8, atol=1e-9, **options)
 
 
 class Closed(nn.Module):

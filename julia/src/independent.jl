@@ -98,8 +98,9 @@ function forward_rows(
         fill("", length(parts)), Threads.Atomic{Int}(count + 1),
     )
     copyto!(out, u0)
-    tapes = keep in ("steps", "values") && !is_implicit(settings.method) &&
-        backward_method(settings.method) == settings.method # it has a tableau
+    # Without a gradient, methods that have no tableau may come here too.
+    has_tableau = keep == "steps" || backward_method(settings.method) == settings.method
+    tapes = keep in ("steps", "values") && !is_implicit(settings.method) && has_tableau
     solved = if tapes
         tableau(settings.method, !settings.fixed) # for the first time not in a thread
         [Steps{T}() for _ in parts]
@@ -265,7 +266,7 @@ function backward(
 end
 
 function row_adjoint(solved::SolvedRows, sensealg, settings, replica, with_t)
-    sensealg isa DiscreteAdjoint && return TapedAdjoint(solved, replica, with_t)
+    solved.solved isa Vector{<:Steps} && return TapedAdjoint(solved, replica, with_t)
     return WholeAdjoint(solved, sensealg, settings, with_t)
 end
 
