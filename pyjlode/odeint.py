@@ -202,7 +202,7 @@ def odeint_event(
     ...     return torch.stack([y[1], -g])
     >>> time, states = odeint_event(fall, y0, 0.0, event_fn=lambda t, y: y[0])
     >>> time.backward()
-    >>> print(f"{float(time):.4f} s, {float(g.grad):.4f}")
+    >>> print(f"{time.item():.4f} s, {g.grad.item():.4f}")
     2.0000 s, -0.1000
     """
     start = torch.as_tensor(t0, dtype=None if isinstance(t0, Tensor) else torch.float64)
