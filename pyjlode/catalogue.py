@@ -298,8 +298,8 @@ ELSEWHERE: dict[str, str] = {
     for name in names.split()
 }
 
-# FRK65, SIR54, Alshina2, Alshina3, PFRK87 and SSPRK932 are adaptive by OrdinaryDiffEq's account; with their
-# error estimates a smooth equation takes thousands of steps, so here they are for fixed steps.
+# FRK65, SIR54, Alshina2, Alshina3, PFRK87 and SSPRK932 are adaptive by OrdinaryDiffEq's account;
+# with their error estimates a smooth equation takes thousands of steps: here their steps are fixed.
 
 #: Methods that OrdinaryDiffEq exports and that failed when tried, and how.
 BROKEN: dict[str, str] = {
