@@ -16,7 +16,7 @@ _DOCS = "https://docs.sciml.ai/OrdinaryDiffEq/stable/"
 # which was off by 1e-4 at rtol=1e-7 with the long steps of Stepanov5; they step onto save points.
 _INTERPOLATING = (
     "Tsit5 DP5 BS3 Vern6 Vern7 Vern8 Vern9 Euler Midpoint Heun RK4 fehlberg2 OwrenZen3 OwrenZen4 "
-    "OwrenZen5 BS5 DP8 Rosenbrock23 Rosenbrock32 FBDF QNDF QBDF RadauIIA5 RadauIIA9"
+    "OwrenZen5 BS5 DP8 Rosenbrock23 FBDF QNDF QBDF RadauIIA5 RadauIIA9"
 )
 
 
@@ -207,7 +207,7 @@ _FAMILIES = (
     Family(
         "strong-stability preserving Runge-Kutta", "SSPRK", "explicit/SSPRK/",
         "SSPRK22:2! SSPRK33:3! SSPRK53:3! SSPRK53_2N1:3! SSPRK53_2N2:3! SSPRK53_H:3! SSPRK63:3! "
-        "SSPRK73:3! SSPRK83:3! SSPRK43:3 SSPRK432:3 SSPRK932:3 SSPRK54:4! SSPRK104:4! "
+        "SSPRK73:3! SSPRK83:3! SSPRK43:3 SSPRK432:3 SSPRK932:3! SSPRK54:4! SSPRK104:4! "
         "KYKSSPRK42:2! KYK2014DGSSPRK_3S2:2!",
     ),
     Family(
@@ -226,8 +226,8 @@ _FAMILIES = (
     ),
     Family(
         "stabilized Runge-Kutta", "StabilizedRK", "explicit/StabilizedRK/",
-        "ROCK2:2 ROCK4:4 RKC:2 RKMC2:2 SERK2:2 ESERK4:4 ESERK5:5 TSRKC2:2 TSRKC3:3 RKL1:1 RKL2:2 "
-        "RKG1:1 RKG2:2",
+        "ROCK2:2 ROCK4:4 RKC:2 RKMC2:2 SERK2:2 ESERK4:4 ESERK5:5 TSRKC2:2 TSRKC3:3 "
+        "",
         stiff=True, adjoint="gauss",
     ),
     Family(
@@ -242,14 +242,8 @@ _FAMILIES = (
         adjoint="gauss",
     ),
     Family(
-        "implicit extrapolation", "Extrapolation", "implicit/Extrapolation/",
-        "ImplicitEulerExtrapolation:12 ImplicitDeuflhardExtrapolation:10 "
-        "ImplicitHairerWannerExtrapolation:10 ImplicitEulerBarycentricExtrapolation:12",
-        stiff=True, implicit=True, adjoint="gauss",
-    ),
-    Family(
         "Rosenbrock", "Rosenbrock", "implicit/Rosenbrock/",
-        "Rosenbrock23:2 Rosenbrock32:3 Rodas23W:3 ROS2:2 ROS2PR:2 ROS2S:2 ROS3:3 ROS3P:3 ROS3PR:3 "
+        "Rosenbrock23:2 Rodas23W:3 ROS2:2 ROS2PR:2 ROS2S:2 ROS3:3 ROS3P:3 ROS3PR:3 "
         "ROS3PRL:3 ROS3PRL2:3 Rodas3:3 Rodas3P:3 Scholz4_7:3 ROS34PW1a:3 ROS34PW1b:3 ROS34PW2:3 "
         "ROS34PW3:4 ROS34PRw:3 ROK4a:4 RosShamp4:4 Veldd4:4 Velds4:4 GRK4T:4 GRK4A:4 Ros4LStab:4 "
         "RosenbrockW6S4OS:4! Rodas4:4 Rodas42:4 Rodas4P:4 Rodas4P2:4 Rodas4PW:4 Rodas5:5 "
@@ -258,10 +252,10 @@ _FAMILIES = (
     ),
     Family(
         "SDIRK", "SDIRK", "implicit/SDIRK/",
-        "ImplicitEuler:1 ImplicitMidpoint:2! Trapezoid:2 TRBDF2:2 SDIRK2:2 SDIRK22:2 SSPSDIRK2:2! "
-        "Kvaerno3:3 Kvaerno4:4 Kvaerno5:5 KenCarp3:3 KenCarp4:4 KenCarp47:4 KenCarp5:5 KenCarp58:5 "
+        "ImplicitEuler:1 ImplicitMidpoint:2! Trapezoid:2 TRBDF2:2 SDIRK2:2 SDIRK22:2 "
+        "Kvaerno5:5 KenCarp3:3 KenCarp4:4 KenCarp47:4 KenCarp5:5 KenCarp58:5 "
         "Cash4:4 Hairer4:4 Hairer42:4 CFNLIRK3:3! SFSDIRK4:4! SFSDIRK5:4! SFSDIRK6:4! SFSDIRK7:4! "
-        "SFSDIRK8:4! ESDIRK54I8L2SA:5 ESDIRK436L2SA2:4 ESDIRK437L2SA:4 ESDIRK547L2SA2:5 "
+        "SFSDIRK8:4! ESDIRK54I8L2SA:5 ESDIRK436L2SA2:4 ESDIRK437L2SA:4 "
         "ESDIRK659L2SA:6",
         stiff=True, implicit=True, adjoint="gauss",
     ),
@@ -317,13 +311,29 @@ ELSEWHERE: dict[str, str] = {
     for name in names.split()
 }
 
-# FRK65, SIR54, Alshina2, Alshina3 and PFRK87 are adaptive by OrdinaryDiffEq's account; with their
-# error estimates a smooth equation takes thousands of steps, so here they are for fixed steps.
+# FRK65, SIR54, Alshina2, Alshina3, PFRK87 and SSPRK932 are adaptive by OrdinaryDiffEq's account;
+# with their error estimates a smooth equation takes thousands of steps: here their steps are fixed.
 
 #: Methods that OrdinaryDiffEq exports and that failed when tried, and how.
 BROKEN: dict[str, str] = {
     "CKLLSRK54_3C": "of an equation that depends on time its error is 2e-4 with steps of 0.02",
     "CKLLSRK95_4C": "of an equation that depends on time its error is 2e-2 at rtol=1e-7",
-    "CKLLSRK85_4FM_4R": "it failed on an equation that depends on time, as CKLLSRK54_3C did",
-    "RKV76IIa": "with adaptive steps it is off by 6e-4 on a linear equation at rtol=1e-6",
+    "CKLLSRK85_4FM_4R": "of an equation that depends on time its error is 1e-2 at rtol=1e-7",
+    **dict.fromkeys(
+        ("RKL1", "RKL2", "RKG1", "RKG2"), "its error was 5e-3 at rtol=1e-5 on a smooth equation"
+    ),
+    **dict.fromkeys(
+        (
+            "ImplicitEulerExtrapolation",
+            "ImplicitDeuflhardExtrapolation",
+            "ImplicitHairerWannerExtrapolation",
+            "ImplicitEulerBarycentricExtrapolation",
+        ),
+        "OrdinaryDiffEqExtrapolation 2.2.1 does not start it with a Jacobian that is supplied",
+    ),
+    "Rosenbrock32": "its error was 2e-4 at rtol=1e-6 on a smooth equation",
+    "SSPSDIRK2": "its error was 2e-3 with steps of 0.02, more than a method of order 2 should have",
+    "Kvaerno3": "its error was 3e-3 at rtol=1e-6 on a smooth equation",
+    "Kvaerno4": "its error was 2e-4 at rtol=1e-7 on a smooth equation",
+    "ESDIRK547L2SA2": "its error was 3e-5 at rtol=1e-7 on a smooth equation",
 }

@@ -29,7 +29,7 @@ REPRESENTATIVES = [
     "Vern8", "Ralston", "DP8", "Feagin10", "QPRK98", "KuttaPRK2p5", "SSPRK43", "SSPRK33",
     "RDPK3SpFSAL35", "ROCK2", "AB3", "VCABM", "Rodas4P",
     "ImplicitMidpoint", "KenCarp3", "QBDF", "RadauIIA5", "PDIRK44", "heun3", "rk4", "fehlberg2",
-    "ExtrapolationMidpointDeuflhard", "ImplicitEulerExtrapolation", "AutoTsit5(Rosenbrock23)",
+    "ExtrapolationMidpointDeuflhard", "AutoTsit5(Rosenbrock23)",
 ]  # fmt: skip
 
 
