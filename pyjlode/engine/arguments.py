@@ -144,5 +144,5 @@ def _taken(options: Mapping[str, Any], fixed_step: bool) -> dict[str, Any]:
 
 @torch.no_grad()  # the lengths of steps are constants; and a root's derivative at 0 is not finite
 def _worst_part(sizes: list[int], y: Tensor) -> Tensor:
-    parts = torch.split(y, sizes)
+    parts = torch.split(y.reshape(-1), sizes)
     return torch.stack([p.square().mean().sqrt() for p in parts if p.numel()]).max()
