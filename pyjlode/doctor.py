@@ -7,7 +7,7 @@ import platform
 import time
 from importlib.metadata import PackageNotFoundError, version
 
-from . import config, runtime, sysimage
+from . import config, runtime
 from .errors import JuliaNotFoundError
 
 _PACKAGES = ("pyjlode", "torch", "numpy", "juliacall", "juliapkg", "torchdiffeq")
@@ -32,7 +32,6 @@ def run(args: argparse.Namespace) -> int:
     print(f"julia        {source.exe}")
     print(f"project      {source.project}")
     print(f"found in     {source.origin}")
-    print(f"sysimage     {sysimage.find(source) or 'none; `pyjlode setup --sysimage` builds one'}")
     began = time.monotonic()
     try:
         started = runtime.start()

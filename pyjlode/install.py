@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-from . import config, sysimage
+from . import config
 from .config import JuliaSource
 from .errors import JuliaNotFoundError
 from .runtime import start_source
@@ -22,10 +22,6 @@ _PATIENCE = 2.0  # seconds to learn whether there is a network
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--julia", metavar="EXE", help="a Julia executable to register")
     parser.add_argument("--project", metavar="DIR", help="its environment with the packages")
-    parser.add_argument(
-        "--sysimage", action="store_true",
-        help="also build a system image, with which Julia starts in a few seconds",
-    )  # fmt: skip
     parser.add_argument("--forget", action="store_true", help="remove what was registered")
     parser.add_argument("--check", metavar="JSON", help=argparse.SUPPRESS)
 
@@ -39,10 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if (args.julia is None) != (args.project is None):
         print("pyjlode setup: give --julia and --project together.", file=sys.stderr)
         return 2
-    registered = config.find() if args.sysimage else None
-    source = _given(args.julia, args.project) if args.julia else registered or _install()
-    if args.sysimage:
-        sysimage.build(source)
+    source = _given(args.julia, args.project) if args.julia else _install()
     _try(source)
     print(f"Registered in {config.save(source)}.")
     return 0

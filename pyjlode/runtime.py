@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import config, sysimage
+from . import config
 from .config import JuliaSource
 from .errors import JuliaNotFoundError, PyjlodeError
 
@@ -171,9 +171,6 @@ def _pythoncall_version(project: Path) -> str | None:
 def _set_environment(source: JuliaSource) -> None:
     os.environ["PYTHON_JULIACALL_EXE"] = source.exe
     os.environ["PYTHON_JULIACALL_PROJECT"] = source.project
-    image = sysimage.find(source)
-    if image is not None:
-        os.environ.setdefault("PYTHON_JULIACALL_SYSIMAGE", str(image))
     threads = os.environ.get("PYTHON_JULIACALL_THREADS", os.environ.get("JULIA_NUM_THREADS"))
     if threads is None:
         threads = str(min(_cores(), _MOST_THREADS))
