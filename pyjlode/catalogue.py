@@ -92,7 +92,7 @@ class Method:
     @property
     def backward(self) -> str:
         """The method, in Julia, of the solves that the continuous adjoints make for it."""
-        if self.adjoint == "discrete" and self.interpolates:
+        if self.adjoint == "discrete" and self.interpolates and not self.implicit:
             return self.algorithm
         # The stabilized methods are for stiff problems too; a step size of their own is theirs.
         return "Rodas5P" if self.implicit or self.stiff else "Tsit5"

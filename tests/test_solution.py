@@ -52,7 +52,7 @@ def test_interpolation(engine: str, method: str | None, needs_gradient: bool) ->
         return
     order = 5 if entry is None else entry.order
     rtol, tolerance = (1e-8, 1e-6) if order > 3 else (1e-6, 2e-3)
-    if entry is not None and not entry.julia:
+    if entry is not None and (not entry.julia or (engine == "torch" and order > 5)):
         tolerance = 1e-3  # torchdiffeq's interpolations of these are of low order
     y0 = torch.tensor([1.0, 0.0], dtype=D, requires_grad=needs_gradient)
     solution = odeint(

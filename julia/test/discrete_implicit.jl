@@ -23,7 +23,7 @@ timed_rate(u, p, t) = [cos(t) * u[2], zero(t)]
 
 # The shortest and the longest: each takes a while to compile.
 const SDIRK_METHODS = ("TRBDF2", "Kvaerno5")
-foreach(load, SDIRK_METHODS)
+foreach(m -> load(m, "OrdinaryDiffEqSDIRK", "Rodas5P", true), SDIRK_METHODS)
 
 function one_step(tableau::RosenbrockTableau, u, p, t, dt)
     (; a, C, c, d, γ) = tableau

@@ -253,5 +253,6 @@ def _names(code: types.CodeType) -> Iterator[str]:
 
 
 @functools.cache
-def _is_library(module: str | None) -> bool:
-    return (module or "builtins").partition(".")[0] in _LIBRARIES
+def _is_library(module: object) -> bool:
+    # A class of a compiled library can have something else there than a name.
+    return not isinstance(module, str) or module.partition(".")[0] in _LIBRARIES
