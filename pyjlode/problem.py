@@ -138,6 +138,10 @@ class Interpolant(Protocol):
         """
 
 
+# The forward counts, in the order of Julia's report, and SciML's names of them.
+SCIML_COUNTS = {"nfe": "nf", "njac": "njacs", "naccept": "naccept", "nreject": "nreject"}
+
+
 @dataclass
 class Statistics:
     """Counts of a solve.
@@ -161,3 +165,8 @@ class Statistics:
     nreject: int = 0
     nfe_backward: int = 0
     rows: dict[str, Tensor] = field(default_factory=dict)
+
+    def take(self, counts: Mapping[str, float]) -> None:
+        """Set the forward counts from those of SciML's names; what is not there is 0."""
+        for name, sciml in SCIML_COUNTS.items():
+            setattr(self, name, int(counts.get(sciml, 0)))

@@ -194,10 +194,8 @@ def partial_solution(
         states = error.states
         if states is not None:
             t = problem.direction * problem.t.detach()[: len(states)]
-            names = {"nfe": "nf", "njac": "njacs", "naccept": "naccept", "nreject": "nreject"}
             stats = Statistics()
-            for name, sciml in names.items():
-                setattr(stats, name, error.stats.get(sciml, 0))
+            stats.take(error.stats)
             error.solution = Solution(
                 t, unflatten(states), stats, error.retcode, solver.name, solver.method_name(problem)
             )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import SolverError
 from ..methods import Method
-from ..problem import Interpolant, Problem, Statistics, tightest
+from ..problem import SCIML_COUNTS, Interpolant, Problem, Statistics, tightest
 from ..sensealg import (
     BacksolveAdjoint,
     DiscreteAdjoint,
@@ -21,14 +21,9 @@ from ..sensealg import (
 )
 from .arrays import in_memory
 from .callback import Noted
-from .failure import Evidence, forward_failure
 from .functions import Functions, parts_of
 from .models import Model
-from .trajectory import JuliaInterpolant, examine
-
-# In the order of Julia's report, as `Statistics` has them and as SciML does.
-_COUNTS = ("nfe", "njac", "naccept", "nreject")
-_SCIML_COUNTS = ("nf", "njacs", "naccept", "nreject")
+from .trajectory import JuliaInterpolant, solve_failure
 
 
 @dataclass(frozen=True)
@@ -82,15 +77,16 @@ class Solve:
         if len(failed):
             row = int(failed[0])
             _, reached, *counts, _, saved = info[row].tolist()
-            named = dict(zip(_SCIML_COUNTS, counts, strict=True))
             if rows is not None:
                 retcode = str(self.functions.retcode(solved))
-                raise self._failure("The solve", retcode, reached, named, row)
-            raise self._forward_failure(solved, reached, named, out[: int(saved)])
+                raise self._failure("The solve", retcode, reached, _named(counts), row)
+            raise solve_failure(
+                self.functions, self.model, solved, self.problem, self.method, reached,
+                _named(counts), out[: int(saved)],
+            )  # fmt: skip
         if rows is not None:
-            self.stats.rows = dict(zip(_COUNTS, info[:, 2:6].long().unbind(1), strict=True))
-        for name, count in zip(_COUNTS, info[:, 2:6].sum(0).tolist(), strict=True):
-            setattr(self.stats, name, int(count))
+            self.stats.rows = dict(zip(SCIML_COUNTS, info[:, 2:6].long().unbind(1), strict=True))
+        self.stats.take(_named(info[:, 2:6].sum(0).tolist()))
 
     def backward(
         self, solved: Any, cotangent: Tensor, with_t: bool, shapes: Sequence[torch.Size]
@@ -163,25 +159,6 @@ class Solve:
 
         return self.python.noted(watch)
 
-    def _forward_failure(
-        self, solved: Any, reached: float, counts: dict[str, float], states: Tensor
-    ) -> SolverError:
-        last, nonfinite = examine(self.functions, self.model, solved, self.problem)
-        retcode = str(self.functions.retcode(solved))
-        return forward_failure(
-            self.problem,
-            Evidence(
-                method=self.method.name,
-                explicit=not self.method.stiff,
-                retcode="Unstable" if retcode == "Success" else retcode,
-                reached=reached,
-                counts=counts,
-                states=states,
-                last=last,
-                nonfinite=nonfinite,
-            ),
-        )
-
     def _failure(
         self, what: str, retcode: str, reached: float, counts: dict[str, float], row: int | None
     ) -> SolverError:
@@ -201,6 +178,11 @@ class Solve:
             stats={k: int(v) for k, v in counts.items()},
             row=row,
         )
+
+
+def _named(counts: Sequence[float]) -> dict[str, float]:
+    """The counts of Julia's report by SciML's names."""
+    return dict(zip(SCIML_COUNTS.values(), counts, strict=True))
 
 
 class Differentiable(torch.autograd.Function):

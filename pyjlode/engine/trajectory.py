@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import SolverError
+from ..methods import Method
 from ..problem import Problem, Statistics
 from .arrays import as_array, flatten
 from .callback import Noted
@@ -149,8 +151,7 @@ def solve_event(
     found = follow(engine, endless, model, watched, [0] * count, [1] * count)
     if not found.stopped:
         raise _event_failure(engine, endless, model, found)
-    stats.nfe, stats.njac = found.counts["nf"], found.counts["njacs"]
-    stats.naccept, stats.nreject = found.counts["naccept"], found.counts["nreject"]
+    stats.take(found.counts)
     time = torch.tensor(found.event_times[-1], dtype=torch.float64)
     inputs = (y0, problem.t, *model.parameters)
     if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
@@ -173,16 +174,28 @@ def trajectory_failure(
     engine: JuliaEngine, problem: Problem, model: Model, found: Trajectory
 ) -> Exception:
     """The error of a solve that did not succeed."""
-    last, nonfinite = examine(engine.functions, model, found.interpolant.solved, problem)
+    return solve_failure(
+        engine.functions, model, found.interpolant.solved, problem, engine.method(problem),
+        found.reached, found.counts, problem.y0.detach()[None],
+    )  # fmt: skip
+
+
+def solve_failure(
+    functions: Functions, model: Model, solved: Any, problem: Problem, method: Method,
+    reached: float, counts: Mapping[str, float], states: Tensor,
+) -> SolverError:  # fmt: skip
+    """The error of a forward solve, of which Julia has ``solved`` and ``states`` were reached."""
+    last, nonfinite = examine(functions, model, solved, problem)
+    retcode = str(functions.retcode(solved))
     return forward_failure(
         problem,
         Evidence(
-            method=engine.method_name(problem),
-            explicit=not (problem.method is not None and problem.method.stiff),
-            retcode="Unstable" if found.retcode == "Success" else found.retcode,
-            reached=found.reached,
-            counts=found.counts,
-            states=problem.y0.detach()[None],
+            method=method.name,
+            explicit=not method.stiff,
+            retcode="Unstable" if retcode == "Success" else retcode,
+            reached=reached,
+            counts=counts,
+            states=states,
             last=last,
             nonfinite=nonfinite,
         ),
