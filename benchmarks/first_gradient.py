@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import statistics
 import time
+from typing import Any
 
 import torch
 
@@ -35,13 +36,11 @@ def new_problem(width: int) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor
     return net, y0, torch.linspace(0, 1.5, 30, dtype=torch.float64)
 
 
-def ours(width: int, method: str | None = None) -> float:
+def ours(net: torch.nn.Module, y0: torch.Tensor, t: torch.Tensor, **options: Any) -> float:
     from pyjlode import odeint
 
-    net, y0, t = new_problem(width)
     began = time.perf_counter()
-    states = odeint(lambda _, y: net(y**3), y0, t, method=method, engine="julia")
-    states.pow(2).sum().backward()
+    odeint(lambda _, y: net(y**3), y0, t, engine="julia", **options).pow(2).sum().backward()
     return seconds(began)
 
 
@@ -74,8 +73,6 @@ def theirs(width: int) -> float:
 
 def families() -> None:
     """First gradients by method and adjoint, in seconds."""
-    from pyjlode import odeint
-
     print(f"{'method':<14}{'sensealg':<15}{'first use':>10}{'new model':>10}{'new shape':>10}")
     width = 20
     for method, sensealg in FAMILIES:
@@ -84,13 +81,8 @@ def families() -> None:
             width += 1
             net, y0, t = new_problem(width)
             for state in (y0, y0.expand(7, 2).contiguous()):
-                began = time.perf_counter()
-                solution = odeint(
-                    lambda _, y, net=net: net(y**3), state, t, method=method, sensealg=sensealg,
-                    rtol=1e-5, atol=1e-5, engine="julia",
-                )  # fmt: skip
-                solution.pow(2).sum().backward()
-                times.append(seconds(began))
+                options = {"method": method, "sensealg": sensealg, "rtol": 1e-5, "atol": 1e-5}
+                times.append(ours(net, state, t, **options))
         print(f"{method:<14}{sensealg or 'default':<15}{times[0]:>10.3f}{times[2]:>10.3f}", end="")
         print(f"{times[3]:>10.3f}", flush=True)
 
@@ -110,12 +102,10 @@ def main() -> None:
     choose_engine("julia")
     print(f"warm-up of tracer and bridge      {seconds(began):7.3f} s")
     print(f"solved by {pyjlode.engine_info('julia')}")
-    for width in (40, 41, 42):
-        print(f"new model of width {width}, Rodas5P: {ours(width, 'Rodas5P'):.3f} s")
     has_diffrax = importlib.util.find_spec("diffrax") is not None
     rows = []
     for width in (50, 51, 52, 53, 54):
-        rows.append((ours(width), theirs(width) if has_diffrax else float("nan")))
+        rows.append((ours(*new_problem(width)), theirs(width) if has_diffrax else float("nan")))
         print(
             f"new model of width {width}: pyjlode {rows[-1][0]:.3f} s, diffrax {rows[-1][1]:.3f} s"
         )
