@@ -105,19 +105,28 @@ def _apply(graph: Graph, t: Tensor, y: Tensor) -> Tensor:
     return values[-1] + values[len(values) // 2].tanh()
 
 
-@settings(
-    max_examples=_COUNT // _TOGETHER,
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
-@given(
-    graphs=st.lists(
-        st.lists(_STEP, min_size=2, max_size=8), min_size=_TOGETHER, max_size=_TOGETHER
-    ),
-    seed=st.integers(0, 10**6),
-)
+def _on_graphs(examples: int, steps: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Run a test on so many lists of graphs, of so many steps at most; the same ones every time."""
+
+    def decorate(test: Callable[..., None]) -> Callable[..., None]:
+        graph = st.lists(_STEP, min_size=2, max_size=steps)
+        drawn = given(
+            graphs=st.lists(graph, min_size=_TOGETHER, max_size=_TOGETHER),
+            seed=st.integers(0, 10**6),
+        )
+        fixed = settings(
+            max_examples=examples,
+            derandomize=True,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        )
+        return fixed(drawn(test))
+
+    return decorate
+
+
+@_on_graphs(examples=_COUNT // _TOGETHER, steps=8)
 def test_random_graphs(julia: str, graphs: list[Graph], seed: int) -> None:
     def func(t: Tensor, y: Tensor) -> Tensor:
         return torch.stack([_apply(g, t, x) for g, x in zip(graphs, y.unbind(0), strict=True)])
@@ -134,19 +143,7 @@ def _keeps_rows_apart(func: Callable[[Tensor, Tensor], Tensor], y: Tensor) -> bo
         return False
 
 
-@settings(
-    max_examples=2 * _COUNT // 100,
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
-@given(
-    graphs=st.lists(
-        st.lists(_STEP, min_size=2, max_size=5), min_size=_TOGETHER, max_size=_TOGETHER
-    ),
-    seed=st.integers(0, 10**6),
-)
+@_on_graphs(examples=2 * _COUNT // 100, steps=5)
 def test_random_rows(julia: str, graphs: list[Graph], seed: int) -> None:
     """As above, of those graphs that are computed for some rows of the state at a time."""
     fewest, source._FEWEST_ROWS = source._FEWEST_ROWS, 2

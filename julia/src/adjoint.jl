@@ -35,20 +35,17 @@ function backward_reported(
     solved, sensealg, settings::Settings, cotangent::Vector{T}, gradient_u::Vector{T},
     gradient_p::Vector{T}, gradient_t::Vector{T}, report::Vector{Float64},
 ) where {T}
-    model = solved.model
-    current = copy(model.constants)
-    copyto!(model.constants, solved.constants)
     try
-        backward(
-            solved, sensealg, settings, cotangent, gradient_u, gradient_p, gradient_t, report
-        )
+        with_constants(solved.model, solved.constants) do
+            backward(
+                solved, sensealg, settings, cotangent, gradient_u, gradient_p, gradient_t, report
+            )
+        end
         return nothing
     catch failure
         failure isa BackwardFailure || rethrow()
         report[2] = failure.time
         return failure.retcode
-    finally
-        copyto!(model.constants, current)
     end
 end
 

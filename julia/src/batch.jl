@@ -120,14 +120,30 @@ end
 """
     in_threads(f, n)
 
-`f(1)`, ..., `f(n)`, in as many threads as Julia has.
+`f(1)`, ..., `f(n)`, in as many threads as Julia has. All have ended when it returns, or throws what
+one of them threw: none may go on in memory that is Python's.
 """
 function in_threads(f::F, n::Int) where {F}
     next = Threads.Atomic{Int}(1)
     others = min(n, Threads.nthreads()) - 1
     tasks = [Threads.@spawn(take_turns(f, next, n)) for _ in 1:others]
-    take_turns(f, next, n)
-    foreach(wait, tasks)
+    try
+        take_turns(f, next, n)
+    finally
+        foreach(settle, tasks)
+    end
+    for task in tasks
+        istaskfailed(task) && throw(task.exception)
+    end
+    return nothing
+end
+
+function settle(task)
+    try
+        wait(task)
+    catch failure
+        failure isa TaskFailedException || rethrow()
+    end
     return nothing
 end
 

@@ -246,13 +246,3 @@ function interpolate(
     end
     return nothing
 end
-
-function with_constants(action::F, model::Model, constants) where {F}
-    current = copy(model.constants)
-    copyto!(model.constants, constants)
-    try
-        return action()
-    finally
-        copyto!(model.constants, current)
-    end
-end

@@ -25,10 +25,10 @@ plain(x::PyArray{T,1}) where {T} = unsafe_wrap(Vector{T}, pointer(x), length(x))
 Solve from `ts[1]` to `ts[end]` and write the states at `ts`, one after the other, into `out`.
 `info` gets 1 for success, the time reached, and the counts of right-hand-side evaluations,
 Jacobians, accepted and rejected steps; at 8, how many of the states were reached. `keep` says
-what the gradient will need: `"nothing"`, `"dense"` output, for the adjoints that interpolate, or the `"steps"`, for the discrete one, which
-keeps at most `checkpoints` states of them, or all if that is 0. `watch` is a Python function that
-is called at each step, or `nothing`; see [`watched!`](@ref). With `dense` the solution can be
-interpolated whatever `keep` says.
+what the gradient will need: `"nothing"`, `"dense"` output, for the adjoints that interpolate, or
+the `"steps"`, for the discrete one, which keeps at most `checkpoints` states of them, or all if
+that is 0. `watch` is a Python function that is called at each step, or `nothing`; see
+[`watched!`](@ref). With `dense` the solution can be interpolated whatever `keep` says.
 """
 function forward(
     model::Model{T}, settings::Settings, u0::Vector{T}, p::Vector{T}, ts::Vector{Float64},

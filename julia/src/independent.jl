@@ -19,25 +19,13 @@ end
 """
     in_threads(work, model, parts)
 
-Call `work(replica, mine)` in every thread, with a model for the thread alone and the numbers of
-the parts that are the thread's: the same ones whenever this is called.
+Call `work(replica, mine)` for every replica of a model, in threads, with the numbers of the parts
+that are the replica's: the same ones whenever this is called.
 """
 function in_threads(work::F, model::Model, parts::Int) where {F}
     count = WORKERS[] > 0 ? WORKERS[] : Threads.nthreads()
     models = replicas(model, min(count, parts))
-    length(models) == 1 && return work(model, 1:1:parts)
-    thrown = Vector{Any}(nothing, length(models))
-    @sync for (i, replica) in enumerate(models)
-        Threads.@spawn try
-            work(replica, i:length(models):parts)
-        catch exception
-            thrown[i] = exception
-        end
-    end
-    for exception in thrown
-        exception === nothing || throw(exception)
-    end
-    return nothing
+    return in_threads(i -> work(models[i], i:length(models):parts), length(models))
 end
 
 """

@@ -204,6 +204,17 @@ function set_constants!(model::Model{T}, values::PyArray{T}) where {T}
     return nothing
 end
 
+# Do something with the constants of an earlier solve, after which they are the current ones again.
+function with_constants(action::F, model::Model, constants) where {F}
+    current = copy(model.constants)
+    copyto!(model.constants, constants)
+    try
+        return action()
+    finally
+        copyto!(model.constants, current)
+    end
+end
+
 # What the solvers call. SciML's adjoints pass views of their own states too; a FunctionWrapper
 # would convert those to copies and the result would be lost, so they are copied here, both ways.
 struct OnVectors{T,W} <: Function

@@ -88,19 +88,7 @@ function recorded_implicit(
     return (; solved, out, u0, p, ts, du, dp, dts, info, settings)
 end
 
-function exact_implicit(r)
-    h = big"1e-30"
-    loss(u, p, ts) = sum(weights_of(r.out) .* replay_implicit(r.solved.tape, u, p, ts))
-    inputs = [BigFloat.(r.u0), BigFloat.(r.p), BigFloat.(r.ts)]
-    return map(1:3) do j
-        map(eachindex(inputs[j])) do i
-            above, below = deepcopy(inputs), deepcopy(inputs)
-            above[j][i] += h
-            below[j][i] -= h
-            Float64((loss(above...) - loss(below...)) / 2h)
-        end
-    end
-end
+exact_implicit(r) = exact(r, (u, p, ts) -> replay_implicit(r.solved.tape, u, p, ts))
 
 # SDIRK's states are those of an iteration that stopped at the solver's tolerance.
 closeness(method, T, tolerance) = method in ROSENBROCK ? 2000eps(T) : 0.2tolerance + 200eps(T)
