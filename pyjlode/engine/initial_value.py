@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..methods import Method
-from ..problem import Problem
+from ..problem import Problem, Tolerance
 from . import Engine
 from .models import Model, Wanted
 from .numpy_function import Coordinates, NumpyEvents, NumpyFunction
@@ -101,8 +101,14 @@ def _nowhere(request: Request) -> dict[str, Any]:
 def _coordinates(request: Request) -> Coordinates:
     y0 = request.y0
     is_complex = y0.is_complex() if isinstance(y0, Tensor) else np.iscomplexobj(y0)
-    scale = None if np.ndim(request.atol) == 0 else request.atol
-    return Coordinates(len(y0), bool(is_complex), scale, request.forward)
+    return Coordinates(len(y0), bool(is_complex), request.forward)
+
+
+def _atol(request: Request, c: Coordinates) -> Tolerance:
+    """One number, or one for each number of the solver's state."""
+    if np.ndim(request.atol) == 0:
+        return float(request.atol)
+    return torch.from_numpy(np.repeat(request.atol, 1 + c.is_complex))
 
 
 def _problem(
@@ -113,7 +119,7 @@ def _problem(
         y0=u0,
         t=torch.tensor([c.direction * x for x in request.span], dtype=torch.float64),
         rtol=request.rtol,
-        atol=request.atol if c.scale is None else 1.0,
+        atol=_atol(request, c),
         method=method,
         sensealg=None,
         options={"max_num_steps": _MAX_STEPS, **request.options},
@@ -148,16 +154,13 @@ def _called(engine: JuliaEngine, request: Request, method: Method, c: Coordinate
 def _traced(engine: JuliaEngine, request: Request, method: Method, c: Coordinates) -> _Formulation:
     """A function of tensors, which is traced and runs in Julia."""
     real = request.y0.real.dtype
-    scale = None if c.scale is None else torch.as_tensor(c.scale, dtype=real)
     u0 = torch.from_numpy(c.inward(request.y0.numpy()).copy()).to(real)
 
     def outward(u: Tensor) -> Tensor:
-        y = torch.view_as_complex(u.view(-1, 2)) if c.is_complex else u
-        return y if scale is None else y * scale
+        return torch.view_as_complex(u.view(-1, 2)) if c.is_complex else u
 
     def func(t: Tensor, u: Tensor) -> Tensor:
         value = request.fun(c.direction * t, outward(u))
-        value = value if scale is None else value / scale
         value = torch.view_as_real(value).reshape(-1) if c.is_complex else value
         return c.direction * value
 
@@ -166,8 +169,7 @@ def _traced(engine: JuliaEngine, request: Request, method: Method, c: Coordinate
         values = [each(c.direction * t, y) for each in request.events or ()]
         return torch.stack([torch.as_tensor(v, dtype=real).reshape(()) for v in values])
 
-    scales = None if c.scale is None else tuple(c.scale.tolist())
-    key = ("solve_ivp", c.is_complex, scales)
+    key = ("solve_ivp", c.is_complex)
     problem = _problem(request, method, c, func, u0, request.fun, key)
     wanted = Wanted.JACOBIAN if method.stiff else Wanted.VALUES
     watched = None

@@ -17,7 +17,7 @@ _ROOT = float(np.finfo(np.float64).eps ** 0.5)
 
 @dataclass(frozen=True)
 class Coordinates:
-    """Between the caller's states and times and the solver's: real, scaled and forward.
+    """Between the caller's states and times and the solver's: real and forward.
 
     Attributes
     ----------
@@ -25,16 +25,12 @@ class Coordinates:
         Of the caller's state.
     is_complex : bool
         The solver has real and imaginary parts beside each other.
-    scale : numpy.ndarray or None
-        With one absolute tolerance for each component the solver's state is divided by these,
-        and its absolute tolerance is 1: that is the same norm of the error.
     direction : int
         -1 where the caller's time runs backwards.
     """
 
     size: int
     is_complex: bool = False
-    scale: np.ndarray | None = None
     direction: int = 1
 
     @property
@@ -45,14 +41,12 @@ class Coordinates:
     def inward(self, y: Any) -> np.ndarray:
         """The solver's state, of shape ``(..., width)``."""
         y = np.asarray(y, dtype=np.complex128 if self.is_complex else np.float64)
-        y = np.ascontiguousarray(y if self.scale is None else y / self.scale)
-        return y.view(np.float64)
+        return np.ascontiguousarray(y).view(np.float64)
 
     def outward(self, u: np.ndarray) -> np.ndarray:
         """The caller's state, of shape ``(..., size)``; never the same memory."""
         y = np.array(u, dtype=np.float64, order="C")
-        y = y.view(np.complex128) if self.is_complex else y
-        return y if self.scale is None else y * self.scale
+        return y.view(np.complex128) if self.is_complex else y
 
     def jacobian(self, jacobian: Any) -> np.ndarray:
         """The solver's Jacobian from the caller's."""
@@ -62,8 +56,6 @@ class Coordinates:
                 f"`jac` is expected to have shape {(self.size, self.size)}, but has {matrix.shape}."
             )
         matrix = self.direction * matrix
-        if self.scale is not None:
-            matrix = matrix * self.scale / self.scale[:, None]
         if not self.is_complex:
             return matrix.astype(np.float64)
         real = np.empty((self.size, 2, self.size, 2))
