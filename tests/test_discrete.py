@@ -209,3 +209,48 @@ def test_what_there_is_not(engine: str) -> None:
     }[engine]
     with pytest.raises(UnsupportedError, match=r"BacksolveAdjoint|GaussAdjoint"):
         odeint(lambda t, y: -y, y0, [0.0, 1.0], engine=engine, **refused)
+
+
+STOPPED = ["Tsit5", "Vern7", "dopri8", "Rodas5P", "Rosenbrock23", "TRBDF2", "KenCarp4", "Kvaerno5"]
+
+
+@pytest.mark.parametrize("method", STOPPED)
+def test_a_first_step_that_is_cut_short(julia: str, method: str) -> None:
+    """It is as long as the way to where it ends: to the first time, or the whole of it."""
+    k, y0 = (torch.tensor(x, dtype=D, requires_grad=True) for x in (0.3, [1.0, -2.0]))
+    for times, options in (([0.0, 1e-6, 0.1], {}), ([0.0, 0.02, 0.07, 0.1], {"first_step": 9.0})):
+        t = torch.tensor(times, dtype=D)
+        solved = [
+            odeint(
+                lambda t, y: -k * y, y0, t, rtol=1e-3, atol=1e-3, method=method, options=options,
+                sensealg=sensealg, engine="julia",
+            )
+            for sensealg in ("discrete", "gauss")
+        ]  # fmt: skip
+        with torch.no_grad():
+            solved.append(
+                odeint(
+                    lambda t, y: -k * y, y0, t, rtol=1e-3, atol=1e-3, method=method,
+                    options=options, engine="julia",
+                )
+            )  # fmt: skip
+        exact = torch.exp(-k * t)[:, None] * y0
+        expected = torch.autograd.grad(exact.sum(), (k, y0))
+        for states in solved:
+            assert_close(states.detach(), exact.detach(), 1e-5)
+            if states.requires_grad:
+                found = torch.autograd.grad(states.sum(), (k, y0))
+                for g, e in zip(found, expected, strict=True):
+                    assert_close(g, e, 1e-3)
+
+
+def test_a_switching_method_leaves_its_parts_as_they_are(julia: str) -> None:
+    def steps() -> int:
+        stats = Statistics()
+        t = torch.linspace(0, 1, 50)
+        odeint(lambda t, y: -y, torch.ones(1), t, method="Rodas5P", engine="julia", stats=stats)
+        return stats.naccept
+
+    before = steps()
+    odeint(lambda t, y: -y, torch.ones(1), [0.0, 1.0], method="auto", engine="julia")
+    assert steps() == before < 49

@@ -50,6 +50,7 @@ end
 function (w::Watch)(integrator)
     SciMLBase.derivative_discontinuity!(integrator, false)
     isempty(w.direction) && return nothing
+    own_length!(integrator)
     found = search!(w, integrator)
     sort!(found)
     for (t, i) in found
@@ -176,7 +177,8 @@ function follow(
         ode_function(model, is_implicit(settings.method)), u0, (from, to), p
     )
     integrator = init(
-        problem, algorithm(settings.method, problem); keywords(settings, 1.0)...,
+        problem, algorithm(settings.method, problem);
+        first_step_up_to(keywords(settings, 1.0), to - from)...,
         callback=DiscreteCallback(always, watch; save_positions=(false, false)),
         dense=true, save_everystep=true,
     )

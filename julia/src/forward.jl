@@ -112,6 +112,21 @@ function recording(tape::AbstractTape{T}, f, settings, u0, ts, out, stride, dens
     return integrator, recorder
 end
 
+# A first step that is too long would be cut to end at the first stop; see `own_length!`.
+function first_step_up_to(options, distance)
+    return haskey(options, :dt) ? (; options..., dt=min(options.dt, distance)) : options
+end
+
+# A step that ends at a stop may have been cut to end there, and OrdinaryDiffEq has put back the length
+# that it would have had, for its controller, before it calls anyone. But the interpolation divides
+# by the length, and so do tapes. The next step's is set already.
+function own_length!(integrator)
+    (; t, tprev) = integrator
+    made = t - tprev
+    abs(made - integrator.dt) > 200 * eps(max(abs(t), abs(tprev))) && (integrator.dt = made)
+    return integrator.dt
+end
+
 always(u, t, integrator) = true
 
 # A solve that keeps only the save points has no interpolation to ask.
@@ -136,6 +151,8 @@ function solver_options(settings::Settings, ts)
     options = keywords(settings, maximum(abs, diff(ts); init=0.0))
     if !settings.fixed
         onto = settings.method in STEPS_ONTO_SAVE_POINTS
+        first_stop = onto ? ts[min(2, end)] : ts[end]
+        options = first_step_up_to(options, first_stop - ts[1])
         return onto ? (; options..., tstops=ts) : options
     end
     if needs_even_steps(settings.method)

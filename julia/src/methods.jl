@@ -28,13 +28,18 @@ function load(method, package, backward, interpolates)
     name = String(method)
     BACKWARD[name] = String(backward)
     Bool(interpolates) || push!(STEPS_ONTO_SAVE_POINTS, name)
+    load_algorithm(name, package)
+    return nothing
+end
+
+function load_algorithm(name, package)
     (haskey(EXPLICIT, name) || haskey(IMPLICIT, name)) && return nothing
     loaded = Base.require(Base.identify_package(Pyjlode, String(package)))
     if haskey(TORCHDIFFEQ, name)
         EXPLICIT[name] = explicit_rk(loaded, TORCHDIFFEQ[name])
     elseif endswith(name, ')')
         outer, inner = split(chop(name), '(')
-        load(inner, package, backward, interpolates)
+        load_algorithm(inner, package) # what else is said is of the switching method
         IMPLICIT[name] = switching(String(outer), IMPLICIT[inner])
     else
         constructor = getglobal(loaded, Symbol(name))

@@ -120,7 +120,7 @@ function (r::Recorder)(integrator)
     SciMLBase.derivative_discontinuity!(integrator, false)
     (; tape, ts, out, state, stride, offset) = r
     push!(tape.t, integrator.tprev)
-    push!(tape.dt, integrator.dt)
+    push!(tape.dt, own_length!(integrator))
     note_step!(tape, integrator)
     # Only now the save points: to interpolate, Verner's methods evaluate further stages.
     n = length(state)
