@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -55,8 +56,7 @@ def make_problem(
     key: tuple[Any, ...] = (layout,) if layout.joined or any(layout.complex) else ()
     if count is not None and count > 1:
         key = (*key, "independent")  # what is traced for it was looked at (check_rows)
-    times = _check_times(t)
-    turned = times.numel() > 1 and bool(numbers(times)[1] < numbers(times)[0])
+    times, turned = _check_times(t)
     chosen = None if method is None else find_method(method)
     fixed = is_fixed(chosen, method, options)
     checked = check_options(options, chosen, fixed)
@@ -100,7 +100,8 @@ def make_problem(
     return problem, unflatten
 
 
-def _check_times(t: Any) -> Tensor:
+def _check_times(t: Any) -> tuple[Tensor, bool]:
+    """The times as a tensor, and whether they decrease."""
     times = t if isinstance(t, Tensor) else torch.as_tensor(t, dtype=torch.float64)
     if times.dim() != 1 or times.numel() == 0:
         raise ArgumentError(
@@ -116,10 +117,11 @@ def _check_times(t: Any) -> Tensor:
     values = numbers(times)
     if not np.isfinite(values).all():
         raise ArgumentError("t has values that are not finite.")
-    steps = np.diff(values)
-    if not ((steps > 0).all() or (steps < 0).all()):
+    before, after = values[:-1], values[1:]
+    increasing = bool((before < after).all())
+    if not increasing and not (before > after).all():
         raise ArgumentError("t must be strictly increasing or strictly decreasing.")
-    return times
+    return times, not increasing
 
 
 def _with_grid(t: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,6 +136,8 @@ def _check_tolerance(name: str, value: Any, default: float, layout: Layout) -> T
     """One number, or one for each number of the state."""
     if value is None:
         return default
+    if type(value) is float and 0 <= value < inf:  # what nearly every caller gives
+        return value
     if isinstance(value, (tuple, list)):
         if not layout.joined or len(value) != len(layout.shapes):
             raise ArgumentError(

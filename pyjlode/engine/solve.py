@@ -73,10 +73,11 @@ class Solve:
     def _report(self, info: Tensor, solved: Any, out: Tensor) -> None:
         """Fill the statistics, or raise the failure."""
         rows = self.problem.rows
-        failed = (info[:, 0] == 0).nonzero()
-        if len(failed):
-            row = int(failed[0])
-            _, reached, *counts, _, saved = info[row].tolist()
+        numbers = info.numpy()
+        succeeded = numbers[:, 0]
+        if not succeeded.all():
+            row = int(succeeded.argmin())
+            _, reached, *counts, _, saved = numbers[row].tolist()
             if rows is not None:
                 retcode = str(self.functions.retcode(solved))
                 raise self._failure("The solve", retcode, reached, _named(counts), row)
@@ -86,7 +87,7 @@ class Solve:
             )  # fmt: skip
         if rows is not None:
             self.stats.rows = dict(zip(SCIML_COUNTS, info[:, 2:6].long().unbind(1), strict=True))
-        self.stats.take(_named(info[:, 2:6].sum(0).tolist()))
+        self.stats.take(_named(numbers[:, 2:6].sum(0).tolist()))
 
     def backward(
         self, solved: Any, cotangent: Tensor, with_t: bool, shapes: Sequence[torch.Size]
