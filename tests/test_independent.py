@@ -238,15 +238,15 @@ def test_no_gradient_and_few_rows(engine: str) -> None:
 def test_a_row_that_fails_is_named(engine: str) -> None:
     """1 / (1/y0 - t) blows up, in row 2 first; row 4 would too."""
     y0 = torch.tensor([[0.1], [0.2], [2.0], [0.1], [4.0], [0.3]], dtype=D)
-    for needed in (False, True):
+    for needed, sign in ((False, 1), (True, 1), (False, -1)):
         with pytest.raises(SolverError, match=r"[Rr]ow 2") as caught:
             odeint(
-                lambda t, y: y**2, y0.clone().requires_grad_(needed), [0.0, 1.0],
-                batch="independent", engine=engine,
+                lambda t, y, sign=sign: sign * y**2, y0.clone().requires_grad_(needed),
+                [0.0, 1.0 * sign], batch="independent", engine=engine,
             )  # fmt: skip
         assert caught.value.row == 2
         assert caught.value.retcode != "Success"
-        assert abs(caught.value.t - 0.5) < 0.1
+        assert abs(caught.value.t - 0.5 * sign) < 0.1
 
 
 def test_a_row_that_fails_backward_is_named(julia: str) -> None:

@@ -130,7 +130,12 @@ end
     @test tableau("RK4", false).b ≈ [1 / 6, 1 / 3, 1 / 3, 1 / 6, 0]
 end
 
-@testset "the steps of $method are known, $T" for method in keys(EXPLICIT), T in (Float64, Float32)
+# In single precision one first-same-as-last method and one that is not are enough to compile.
+const RECORDED = [
+    [(method, Float64) for method in keys(EXPLICIT)]; ("Tsit5", Float32); ("Vern7", Float32)
+]
+
+@testset "the steps of $method are known, $T" for (method, T) in RECORDED
     fixed = method == "Euler"
     (; solved, out) = r = recorded(T, method; fixed, dt=fixed ? 0.01 : 0.0, tolerance=1e-4)
     (; tape) = solved
@@ -144,9 +149,11 @@ end
     end
     expected = replay(tape, fixed, big.(r.u0), big.(r.p), big.(r.ts))
     @test relative(out, expected) < 20eps(T) * growth(tape.tableau)
-    plain = zero(out)
-    forward(solved.model, r.settings, r.u0, r.p, r.ts, plain, zeros(8), "nothing")
-    @test plain == out
+    if method in ("Tsit5", "Vern7")
+        plain = zero(out)
+        forward(solved.model, r.settings, r.u0, r.p, r.ts, plain, zeros(8), "nothing")
+        @test plain == out
+    end
 end
 
 @testset "discrete adjoint" begin

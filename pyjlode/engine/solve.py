@@ -170,12 +170,13 @@ class Solve:
             "DtNaN": "a look at func: it returned NaN",
         }
         cure = advice.get(retcode, "another method, sensealg or tolerances")
+        time = self.problem.direction * reached
         where = "" if row is None else f" of row {row}"
         return SolverError(
-            f"{what}{where} with {self.method.name} stopped at t = {reached:.6g} ({retcode}). "
+            f"{what}{where} with {self.method.name} stopped at t = {time:.6g} ({retcode}). "
             f"Try {cure}.",
             retcode=retcode,
-            t=reached,
+            t=time,
             stats={k: int(v) for k, v in counts.items()},
             row=row,
         )
