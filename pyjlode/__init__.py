@@ -24,6 +24,7 @@ from .problem import Statistics
 from .sensealg import (
     BacksolveAdjoint,
     DiscreteAdjoint,
+    ForwardSensitivity,
     GaussAdjoint,
     InterpolatingAdjoint,
     QuadratureAdjoint,
@@ -44,6 +45,7 @@ __all__ = [
     "DiscreteAdjoint",
     "EngineInfo",
     "Explanation",
+    "ForwardSensitivity",
     "GaussAdjoint",
     "InterpolatingAdjoint",
     "JuliaNotFoundError",

@@ -20,7 +20,7 @@ class SensitivityAlgorithm:
     @property
     def name(self) -> str:
         """Its short name."""
-        return type(self).__name__.removesuffix("Adjoint").lower()
+        return _short(type(self).__name__)
 
 
 @dataclass(frozen=True)
@@ -136,12 +136,39 @@ class DiscreteAdjoint(SensitivityAlgorithm):
             raise ValueError(f"checkpoints must be at least 1, not {self.checkpoints}.")
 
 
+@dataclass(frozen=True)
+class ForwardSensitivity(SensitivityAlgorithm):
+    """The derivatives of the state with respect to all inputs, solved along with it.
+
+    For a few states and parameters: the solve has ``n (1 + n + m)`` numbers, and each evaluation
+    takes ``n`` vector-Jacobian products, for ``n`` states (a batch's all counted) and ``m``
+    parameters. Nothing is solved backwards, and the tolerances hold for the derivatives too, so it
+    is what to check the others with. It is solved in the backward pass, from the start anew.
+
+    References
+    ----------
+    Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, I.14.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from pyjlode import engine_info, odeint
+    >>> if engine_info().name == "julia":
+    ...     k = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    ...     y0 = torch.ones(1, dtype=torch.float64)
+    ...     y = odeint(lambda t, y: -k * y, y0, [0.0, 2.0], sensealg=ForwardSensitivity())
+    ...     y[-1].backward()
+    ...     assert abs(float(k.grad) + 2 * torch.exp(torch.tensor(-1.0))) < 1e-6
+    """
+
+
 ALGORITHMS: dict[str, type[SensitivityAlgorithm]] = {
     "gauss": GaussAdjoint,
     "interpolating": InterpolatingAdjoint,
     "quadrature": QuadratureAdjoint,
     "backsolve": BacksolveAdjoint,
     "discrete": DiscreteAdjoint,
+    "forward": ForwardSensitivity,
 }
 
 
@@ -158,7 +185,11 @@ def find_sensealg(name: str) -> SensitivityAlgorithm:
     >>> find_sensealg("gauss")
     GaussAdjoint(checkpointing=False)
     """
-    key = name.lower().removesuffix("adjoint")
+    key = _short(name)
     if key in ALGORITHMS:
         return ALGORITHMS[key]()
     raise ValueError(unknown("sensealg", name, ALGORITHMS))
+
+
+def _short(name: str) -> str:
+    return name.removesuffix("Adjoint").removesuffix("Sensitivity").lower()

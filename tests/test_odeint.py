@@ -14,6 +14,7 @@ from scipy.integrate import solve_ivp
 from pyjlode import (
     BacksolveAdjoint,
     DiscreteAdjoint,
+    ForwardSensitivity,
     GaussAdjoint,
     InterpolatingAdjoint,
     PyjlodeWarning,
@@ -43,6 +44,7 @@ ADJOINTS = {
         QuadratureAdjoint(),
         BacksolveAdjoint(),
         BacksolveAdjoint(checkpointing=False),
+        ForwardSensitivity(),
     ],
 }
 
@@ -103,7 +105,7 @@ def _network() -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
     return net, scale, torch.tensor([[0.5, -0.3], [1.0, 0.4]], dtype=D)
 
 
-@pytest.mark.parametrize("i", range(9))
+@pytest.mark.parametrize("i", range(10))
 @pytest.mark.parametrize("reverse", [False, True])
 def test_every_adjoint(engine: str, i: int, reverse: bool) -> None:
     """Gradients with respect to the state, the times, the parameters and a closed-over tensor."""

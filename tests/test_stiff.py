@@ -56,7 +56,7 @@ def test_robertson(julia: str, method: str, reference: tuple[torch.Tensor, torch
     assert_close(k.grad / gradient, torch.ones(3, dtype=D), 1e-4)
 
 
-@pytest.mark.parametrize("sensealg", ["gauss", "interpolating", "quadrature"])
+@pytest.mark.parametrize("sensealg", ["gauss", "interpolating", "quadrature", "forward"])
 def test_robertson_adjoints(
     julia: str, sensealg: str, reference: tuple[torch.Tensor, torch.Tensor]
 ) -> None:

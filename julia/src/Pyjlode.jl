@@ -27,8 +27,8 @@ using SciMLBase: CallbackSet, DiscreteCallback, ODEFunction, ODEProblem, SciMLBa
     solve!, step!, successful_retcode
 using SciMLLogging: SciMLLogging
 using SparseArrays: SparseMatrixCSC, findnz, nnz, nonzeros, nzrange, sparse
-using SciMLSensitivity: SciMLSensitivity, BacksolveAdjoint, GaussAdjoint, InterpolatingAdjoint,
-    ODEAdjointProblem, QuadratureAdjoint, ZygoteVJP
+using SciMLSensitivity: SciMLSensitivity, BacksolveAdjoint, ForwardSensitivity, GaussAdjoint,
+    InterpolatingAdjoint, ODEAdjointProblem, QuadratureAdjoint, ZygoteVJP
 
 include("elementary.jl")
 include("special.jl")
@@ -53,6 +53,7 @@ include("forward.jl")
 include("events.jl")
 include("failure.jl")
 include("adjoint.jl")
+include("forward_sensitivity.jl")
 include("discrete.jl")
 include("stage_matrix.jl")
 include("discrete_implicit.jl")

@@ -20,6 +20,7 @@ A sensitivity algorithm by its short name. All use the supplied vector-Jacobian 
 """
 function sensitivity(name, rtol, atol, checkpointing)
     name == "discrete" && return DiscreteAdjoint()
+    name == "forward" && return ForwardSensitivity()
     autojacvec = ZygoteVJP()
     name == "gauss" && return GaussAdjoint(; autojacvec, checkpointing=Bool(checkpointing))
     name == "interpolating" &&

@@ -16,6 +16,7 @@ from ..problem import SCIML_COUNTS, Interpolant, Problem, Statistics, tightest
 from ..sensealg import (
     BacksolveAdjoint,
     DiscreteAdjoint,
+    ForwardSensitivity,
     QuadratureAdjoint,
     SensitivityAlgorithm,
 )
@@ -195,7 +196,9 @@ class Differentiable(torch.autograd.Function):
         sensealg = solve.sensealg
         if isinstance(sensealg, DiscreteAdjoint):
             keep = "steps"
-        elif isinstance(sensealg, BacksolveAdjoint) or getattr(sensealg, "checkpointing", False):
+        elif isinstance(sensealg, (BacksolveAdjoint, ForwardSensitivity)) or getattr(
+            sensealg, "checkpointing", False
+        ):
             keep = "nothing"
         else:
             keep = "dense"
