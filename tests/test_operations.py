@@ -25,8 +25,10 @@ def test_gradients_of_a_solve(engine: str, name: str, shape: str) -> None:
     def solve(y: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         return odeint(func, y, times, rtol=1e-10, atol=1e-11, engine=engine)
 
+    # torch.cond compiles itself at every evaluation; the branch that is taken does not.
+    plain = (lambda t, y: -y.sin()) if name == "cond" else func
     states, found = gradients(solve, y0, t, tensors)
-    expected_states, expected = gradients(lambda y, s: rk4(func, y, s), y0, t, tensors)
+    expected_states, expected = gradients(lambda y, s: rk4(plain, y, s), y0, t, tensors)
     assert_close(states, expected_states, 1e-8, "states")
     for i, (g, e) in enumerate(zip(found, expected, strict=True)):
         assert_close(g, e, 1e-6, f"gradient {i}")
