@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .errors import ArgumentError, warn
 from .independent import check_alone, count_rows
+from .mass_matrix import DEFAULT, check_mass_matrix
 from .methods import Method, find_method
 from .options import check_options, grid, reversed_options
 from .problem import AdjointSolve, Problem, Tolerance
@@ -38,6 +39,8 @@ def make_problem(
     *,
     adjoint: AdjointSolve | None = None,
     adjoint_params: Iterable[Tensor] | None = None,
+    mass_matrix: Any = None,
+    initializealg: str | None = None,
 ) -> tuple[Problem, Callable[[Tensor], Any]]:
     """Check the arguments of a solve and bring them to one form.
 
@@ -58,6 +61,9 @@ def make_problem(
     times = _check_times(t)
     turned = times.numel() > 1 and bool(numbers(times)[1] < numbers(times)[0])
     chosen = None if method is None else find_method(method)
+    mass = check_mass_matrix(mass_matrix, initializealg, layout, flat, times, chosen, batch)
+    if mass is not None and chosen is None:
+        chosen = find_method(DEFAULT)
     fixed = is_fixed(chosen, method, options)
     checked = check_options(options, chosen, fixed)
     if chosen is not None:
@@ -90,6 +96,7 @@ def make_problem(
         adjoint=adjoint,
         adjoint_params=None if adjoint_params is None else tuple(adjoint_params),
         rows=count,
+        mass=mass,
     )
     if count is not None:
         check_alone(problem)

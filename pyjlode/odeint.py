@@ -32,6 +32,8 @@ def odeint(
     event_fn: Callable[..., Tensor] | None = None,
     return_solution: bool = False,
     batch: str | None = None,
+    mass_matrix: Any = None,
+    initializealg: str | None = None,
 ) -> Any:
     """Solve ``dy/dt = func(t, y)``, ``y(t[0]) = y0``, and give the states at the times ``t``.
 
@@ -76,11 +78,24 @@ def odeint(
         ``y0``, or of each of its tensors, counts trajectories, and each takes its own steps, as
         with diffrax under ``vmap``: in threads on the Julia engine, one after the other on the
         torch engine. ``func`` is then called with single rows, of shape ``(1, *rest)``.
+    mass_matrix : torch.Tensor, optional
+        A constant ``M``: solve ``M dy/dt = func(t, y)``. Of shape ``(n, n)``, where ``n`` is the
+        size of ``y0`` with its tensors flattened one after the other, or of its last dimension:
+        then ``M`` serves each row. It may be singular: the equations that it makes algebraic are
+        solved with the others (a differential-algebraic equation of index one). Julia engine;
+        ``method`` is one of :data:`pyjlode.mass_matrix.METHODS`, by default Rodas5P. Gradients
+        are those of :class:`pyjlode.DiscreteAdjoint`, with Rodas4 and Rodas5P of their own steps,
+        with the others of Rodas5P's at the same tolerances.
+    initializealg : {"BrownFullBasicInit", "CheckInit"}, optional
+        With a singular ``mass_matrix``, what becomes of a ``y0`` that does not satisfy the
+        algebraic equations. By default its algebraic variables are changed so that it does, from
+        the values given; gradients know of it. With ``"CheckInit"`` it is an error.
 
     Returns
     -------
     torch.Tensor or tuple of torch.Tensor
-        States of shape ``(T, *y0.shape)``; the first is ``y0``. With ``event_fn``, a tuple of the
+        States of shape ``(T, *y0.shape)``; the first is ``y0``, with a singular ``mass_matrix``
+        made consistent. With ``event_fn``, a tuple of the
         event's time and the states at the start and then, of shape ``(2, *y0.shape)``.
 
     Raises
@@ -89,7 +104,8 @@ def odeint(
         If an argument is not as described; with ``batch="independent"`` also if ``func`` mixes
         rows or draws random numbers (see :mod:`pyjlode.independent`).
     SolverError
-        If the solve, or in the backward pass the solve of the adjoint, does not succeed. Its
+        If the solve, or in the backward pass the solve of the adjoint, does not succeed, or
+        there is no consistent initial state near ``y0`` (``retcode="InitialFailure"``). Its
         ``solution`` has the save points that were reached; with ``batch="independent"`` its
         ``row`` says which row it was.
     UnsupportedError
@@ -99,7 +115,9 @@ def odeint(
 
     References
     ----------
-    Chen et al., Neural Ordinary Differential Equations, 2018.
+    Chen et al., Neural Ordinary Differential Equations, 2018. Hairer and Wanner, Solving Ordinary
+    Differential Equations II, chapter VI (differential-algebraic equations); SciML's page "DAE
+    Solvers", on mass matrices.
 
     Examples
     --------
@@ -110,8 +128,22 @@ def odeint(
     >>> y[-1].backward()
     >>> bool(abs(k.grad + torch.exp(-k.detach())) < 1e-5)
     True
+
+    With a mass matrix, two species of which there is one unit in all, ``0 = y1 + y2 - 1``:
+
+    >>> from pyjlode import engine_info
+    >>> def react(t, y):
+    ...     return torch.stack([-k * y[0], y[0] + y[1] - 1])
+    >>> M = torch.diag(torch.tensor([1.0, 0.0]))
+    >>> y0 = torch.tensor([0.8, 0.0], dtype=torch.float64)  # the second is found: 0.2
+    >>> if engine_info().name == "julia":  # the torch engine has no mass matrices
+    ...     y = odeint(react, y0, [0.0, 1.0], mass_matrix=M)
+    ...     assert torch.allclose(y[:, 1], 1 - 0.8 * torch.exp(-k * torch.tensor([0.0, 1.0])))
     """
-    problem, unflatten = make_problem(func, y0, t, rtol, atol, method, options, sensealg, batch)
+    problem, unflatten = make_problem(
+        func, y0, t, rtol, atol, method, options, sensealg, batch,
+        mass_matrix=mass_matrix, initializealg=initializealg,
+    )  # fmt: skip
     return solve_problem(problem, unflatten, engine, stats, event_fn, return_solution)
 
 
@@ -132,6 +164,11 @@ def solve_problem(
         raise UnsupportedError(
             'batch="independent" has neither event_fn nor return_solution; solve the rows one by '
             "one, or ask for the times in t."
+        )
+    if problem.mass is not None and event_fn is not None:
+        raise UnsupportedError(
+            "There are no events with a mass_matrix; solve with return_solution=True and look for "
+            "the event in the solution."
         )
     solver = choose_engine(engine)
     with partial_solution(problem, unflatten, solver):

@@ -29,10 +29,10 @@ end
 function examine(solved::Solved{T}, last::Vector{T}, nonfinite::Vector{T}) where {T}
     (; model, settings, ts, p) = solved
     examined = Examined{T}(model.value, nonfinite, NaN)
-    watched = with_value(model, RightHandSide{T}(examined))
+    watched = changed(model; value=RightHandSide{T}(examined))
     u0 = copy(solved.solution.prob.u0)
     with_constants(model, solved.constants) do
-        problem = ODEProblem{true,SciMLBase.FullSpecialize}(
+        problem = ode_problem(
             ode_function(watched, is_implicit(settings.method)), u0, (ts[1], ts[end]), p
         )
         integrator = init(
@@ -43,10 +43,4 @@ function examine(solved::Solved{T}, last::Vector{T}, nonfinite::Vector{T}) where
         copyto!(last, integrator.u)
     end
     return examined.time
-end
-
-# The same types, so that nothing is compiled anew.
-function with_value(model::Model{T}, value::RightHandSide{T}) where {T}
-    fields = (k === :value ? value : getfield(model, k) for k in fieldnames(Model))
-    return Model{T}(fields...)
 end
