@@ -9,13 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import split
 from .errors import ArgumentError, warn
 from .independent import check_alone, count_rows
 from .mass_matrix import DEFAULT, check_mass_matrix
 from .methods import Method, find_method
 from .options import check_options, grid, reversed_options
+from .partitioned import check_partitioned
 from .problem import AdjointSolve, Problem, Tolerance
 from .sensealg import SensitivityAlgorithm, find_sensealg
+from .split import parts_of
 from .states import Layout, State, numbers
 
 __all__ = ["State", "make_problem"]
@@ -50,6 +53,12 @@ def make_problem(
     unflatten : callable
         Makes of the engine's states what the caller gets.
     """
+    parts = parts_of(func)
+    if parts is not None:
+        if method is None:
+            method = split.DEFAULT
+        split.check_split(find_method(method))
+        func = split.total(parts)
     if not callable(func):
         raise TypeError(f"func must be callable as func(t, y), not {type(func).__name__}.")
     count = count_rows(y0, batch)
@@ -68,6 +77,8 @@ def make_problem(
     checked = check_options(options, chosen, fixed)
     if chosen is not None:
         _require_step(chosen, method, checked)
+        if chosen.problem:
+            check_partitioned(joined, layout, flat, times, chosen)
     if turned:
         # Time is turned round once here, so that engines only ever go forward.
         times, joined, key = -times, _reversed(joined), (*key, "reversed")
@@ -98,6 +109,8 @@ def make_problem(
         rows=count,
         mass=mass,
     )
+    if parts is not None:
+        problem = split.with_parts(problem, parts, turned)
     if count is not None:
         check_alone(problem)
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import partitioned, split
 from .check import State, make_problem
 from .engine import choose_engine
 from .errors import UnsupportedError
@@ -170,6 +171,8 @@ def solve_problem(
             "There are no events with a mass_matrix; solve with return_solution=True and look for "
             "the event in the solution."
         )
+    partitioned.refuse(problem, plain)
+    split.refuse(problem, plain)
     solver = choose_engine(engine)
     with partial_solution(problem, unflatten, solver):
         if event_fn is not None:

@@ -100,6 +100,8 @@ class Problem:
         ``func`` is called with states ``(1, *rest)``.
     mass : MassMatrix or None
         What stands before the derivative, if it is not the identity.
+    split : tuple of Problem or None
+        The stiff and the nonstiff part of an equation that is solved as their sum.
     """
 
     func: Callable[[Tensor, Tensor], Tensor]
@@ -120,6 +122,7 @@ class Problem:
     adjoint_params: tuple[Tensor, ...] | None = None
     rows: int | None = None
     mass: MassMatrix | None = None
+    split: tuple[Problem, Problem] | None = None
 
     @property
     def state(self) -> Tensor:

@@ -187,9 +187,7 @@ def test_check_init_says_which(julia: str) -> None:
 def test_check_init_takes_what_is_consistent(
     julia: str, ode_form: tuple[Tensor, Tensor, Tensor]
 ) -> None:
-    found = solve_rober(
-        conserving, ROBER.y0, mass_matrix=SEMI_EXPLICIT, initializealg="CheckInit"
-    )
+    found = solve_rober(conserving, ROBER.y0, mass_matrix=SEMI_EXPLICIT, initializealg="CheckInit")
     check_rober(found, ode_form)
 
 

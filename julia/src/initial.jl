@@ -70,7 +70,7 @@ end
 function algebraic_jacobian(model::Model, u, p, t)
     (; jac, jac_prototype) = ode_function(model, true)
     jac(jac_prototype, u, p, t)
-    return lu(Matrix(model.mass.equations' * jac_prototype * model.mass.variables); check=false)
+    return lu(model.mass.equations' * jac_prototype * model.mass.variables; check=false)
 end
 
 """

@@ -19,6 +19,9 @@ const SecondDerivative{T} = FunctionWrapper{
     Nothing,Tuple{Vector{T},Vector{T},Vector{T},Vector{T},Vector{T},Vector{T},Float64}
 }
 
+# Comes after `Model`, see split.jl.
+abstract type AbstractSplit{T} end
+
 """
     Model{T}
 
@@ -34,6 +37,7 @@ The right-hand side of an ODE and its vector-Jacobian products, for states of el
 - `functions`: what stands behind the wrappers; none where it calls Python, or is of rows
 - `replicas`: the same model for further threads, see [`replicas`](@ref)
 - `mass`: what stands before the derivative; `nothing` for the identity
+- `split`: the parts of which the right-hand side is the sum, see [`Split`](@ref); or `nothing`
 """
 struct Model{T}
     value::RightHandSide{T}
@@ -53,6 +57,7 @@ struct Model{T}
     functions::Dict{Symbol,Any}
     replicas::Vector{Model{T}}
     mass::Union{Nothing,Mass{T}}
+    split::Union{Nothing,AbstractSplit{T}}
 end
 
 # A generated function with the memory that it works in.
@@ -158,7 +163,7 @@ function assemble(
         vjp_t, RightHandSide{T}(found(:tgrad, by_products)),
         SecondDerivative{T}(found(:vjp_jvp)),
         states, parameters, haskey(functions, :vjp), depends_on_time, constants, pattern,
-        batch, replicable, Model{T}[], nothing,
+        batch, replicable, Model{T}[], nothing, nothing,
     )
 end
 

@@ -14,10 +14,9 @@ from ..mass_matrix import MassMatrix
 from ..problem import Problem, tightest
 from ..sensealg import DiscreteAdjoint
 from ..translate.draws import Draw
+from .algebraic import AlgebraicSolve, AlgebraicState, listed
 from .arrays import as_array, flatten, in_memory
 from .models import Model
-
-_SHOWN = 5
 
 
 def discrete_adjoint(problem: Problem, has_discrete: bool) -> DiscreteAdjoint:
@@ -59,22 +58,18 @@ def with_mass(
             )
     matrix = mass.matrix.numpy()
     model = replace(model, handle=module.with_mass(model.handle, matrix))
-    start = Start(module, model, problem, mass)
-    y0 = ConsistentStart.apply(start, problem.y0, problem.t[:1], *parameters)
+    start = ConsistentStart(module, model, problem, mass)
+    y0 = AlgebraicState.apply(start, problem.y0, problem.t[:1], *parameters)
     return model, replace(problem, y0=y0)
 
 
 @dataclass(frozen=True)
-class Start:
-    """What finds a consistent initial state."""
+class ConsistentStart(AlgebraicSolve):
+    """An initial state whose algebraic variables satisfy the algebraic equations."""
 
-    module: Any
-    model: Model
-    problem: Problem
     mass: MassMatrix
 
     def find(self, y0: Tensor, t: Tensor, parameters: tuple[Tensor, ...]) -> tuple[Tensor, Any]:
-        """The state, and Julia's handle for its gradient."""
         problem, dtype = self.problem, y0.dtype
         rtol, atol = tightest(problem.rtol), tightest(problem.atol)
         self.model.refresh()
@@ -88,7 +83,8 @@ class Start:
                 atol,
                 self.mass.correct,
             )
-        residual = torch.from_numpy(np.array(found.residual)).view(y0.shape)
+        direction = self.problem.direction
+        residual = direction * torch.from_numpy(np.array(found.residual)).view(y0.shape)
         message = str(found.message)
         if not message and not self.mass.correct and bool((residual.abs() > atol).any()):
             message = "off"
@@ -97,7 +93,7 @@ class Start:
         return torch.from_numpy(np.array(found.u)).view(y0.shape), found
 
     def _failure(self, message: str, residual: Tensor, time: float, atol: float) -> SolverError:
-        off = _listed(residual, atol)
+        off = listed(residual, atol)
         says = {
             "off": f"does not satisfy the algebraic equations: func has there {off}. Give a y0 "
             'that does, or leave initializealg="CheckInit" out',
@@ -112,44 +108,3 @@ class Start:
             f"The initial state {says[message]}.", retcode="InitialFailure",
             t=self.problem.direction * time,
         )  # fmt: skip
-
-    def pull_back(
-        self, found: Any, cotangent: Tensor, shapes: list[torch.Size]
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Gradients by the initial state given, the time and each of the parameters."""
-        dtype = cotangent.dtype
-        sizes = [shape.numel() for shape in shapes]
-        by_u = torch.empty(cotangent.shape, dtype=dtype)
-        by_p, by_t = torch.empty(sum(sizes), dtype=dtype), torch.empty(1, dtype=dtype)
-        with self.model.errors():
-            self.module.initialize_back_b(
-                found, *(as_array(x) for x in (in_memory(cotangent), by_u, by_p, by_t))
-            )
-        parts = [x.view(s) for x, s in zip(torch.split(by_p, sizes), shapes, strict=True)]
-        return by_u, by_t, parts
-
-
-class ConsistentStart(torch.autograd.Function):
-    """The initial state whose algebraic variables satisfy the algebraic equations."""
-
-    @staticmethod
-    def forward(ctx: Any, start: Start, y0: Tensor, t: Tensor, *parameters: Tensor) -> Tensor:
-        state, ctx.found = start.find(y0, t, parameters)
-        ctx.start = start
-        ctx.shapes = (t.dtype, [p.shape for p in parameters])
-        return state
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        t_dtype, shapes = ctx.shapes
-        by_u, by_t, gradients = ctx.start.pull_back(ctx.found, cotangent, shapes)
-        return None, by_u, by_t.to(t_dtype), *gradients
-
-
-def _listed(residual: Tensor, atol: float) -> str:
-    """Which elements of ``func(t, y)`` are off, and by how much."""
-    places = (~(residual.abs() <= atol)).nonzero().tolist()
-    shown = [f"{residual[tuple(i)]:.3g} at {i}" for i in places[:_SHOWN]]
-    more = f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
-    return ", ".join(shown) + more

@@ -295,5 +295,10 @@ class ModelCache:
             warn(text)
 
 
+def depends_on_time(model: Model) -> bool:
+    """Whether the trace says so; in callback mode there is none."""
+    return model.callback is None and bool(model.handle.depends_on_time)
+
+
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
