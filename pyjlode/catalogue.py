@@ -308,9 +308,9 @@ CATALOGUE: tuple[Method, ...] = (
 #: Explicit methods that can hand over to a stiff one, as ``AutoTsit5(Rosenbrock23)``.
 SWITCHING = ("AutoTsit5", "AutoDP5", "AutoVern6", "AutoVern7", "AutoVern8", "AutoVern9")
 
-_SPLIT = "a problem split into a stiff and a nonstiff part"
+_SPLIT = "a problem split into a stiff and a nonstiff part (for which odeint has KenCarp4)"
 _LINEAR = "an equation linear in the state, given as an operator"
-_DAE = "a differential-algebraic equation"
+_DAE = "a differential-algebraic equation (for which odeint has mass_matrix, with FBDF, say)"
 
 #: What other kind of problem the rest of OrdinaryDiffEq's methods are for.
 ELSEWHERE: dict[str, str] = {
@@ -320,7 +320,7 @@ ELSEWHERE: dict[str, str] = {
         "ARS222 ARS232 ARS443 IMEXSSP222 IMEXSSP2322 IMEXSSP3332 IMEXSSP3433 BHR553 LawsonEuler "
         "NorsettEuler ETD1 ETD2 ETDRK2 ETDRK3 ETDRK4 HochOst4 Exp4 EPIRK4s3A EPIRK4s3B EPIRK5s3 "
         "EXPRB53s3 EPIRK5P1 EPIRK5P2 Exprb32 Exprb43",
-        SECOND_ORDER: "IRKN3 IRKN4 NewmarkBeta GeneralizedAlpha",
+        f"{SECOND_ORDER} (for which odeint has DPRKN6)": "IRKN3 IRKN4 NewmarkBeta GeneralizedAlpha",
         _LINEAR: "MagnusMidpoint LinearExponential MagnusLeapfrog LieEuler CayleyEuler MagnusNC6 "
         "MagnusGauss4 MagnusGL6 MagnusGL8 MagnusNC8 MagnusGL4 MagnusAdapt4 RKMK2 RKMK4 LieRK4 CG2 "
         "CG3 CG4a",

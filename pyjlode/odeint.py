@@ -43,9 +43,11 @@ def odeint(
 
     Parameters
     ----------
-    func : callable
+    func : callable or pair of callable
         ``func(t, y) -> dy/dt`` with ``t`` a scalar tensor and ``y`` like ``y0``; a function or a
-        ``torch.nn.Module``.
+        ``torch.nn.Module``. A pair is a split equation, of which the derivative is the sum: the
+        first, stiff part is solved implicitly and the second explicitly, by one of
+        :data:`pyjlode.split.METHODS` (IMEX methods, by default KenCarp4), in Julia.
     y0 : torch.Tensor or tuple of torch.Tensor
         Initial state, float32, float64 or complex of these, of any shape. The error of a step is
         measured over the whole state, a batch included (but see ``batch``); of a tuple, the worst
@@ -57,7 +59,10 @@ def odeint(
         tensor is broadcast to the state; a tuple has one entry for each tensor of a tuple ``y0``.
     method : str, optional
         SciML's name (``"Tsit5"``, ``"Rodas5P"``) or torchdiffeq's (``"dopri5"``); see
-        :func:`pyjlode.methods`. Default: Tsit5 in Julia, dopri5 in torch.
+        :func:`pyjlode.methods`. Default: Tsit5 in Julia, dopri5 in torch. Those whose ``problem``
+        is "a Hamiltonian problem" (symplectic: ``"KahanLi8"``) are for ``y0 = (q, p)`` with
+        ``q'`` a function of ``p`` and ``p'`` one of ``q``; those with "a second-order problem"
+        (Nyström's: ``"DPRKN6"``) for ``q' = p`` and ``p' = a(t, q)``.
     options : mapping, optional
         Of fixed steps: ``step_size`` or ``grid_constructor``. Of adaptive ones: ``first_step``,
         ``min_step``, ``max_step``, ``safety``, ``ifactor``, ``dfactor``, ``step_t``, ``jump_t``,
@@ -117,8 +122,10 @@ def odeint(
     References
     ----------
     Chen et al., Neural Ordinary Differential Equations, 2018. Hairer and Wanner, Solving Ordinary
-    Differential Equations II, chapter VI (differential-algebraic equations); SciML's page "DAE
-    Solvers", on mass matrices.
+    Differential Equations II, chapter VI (differential-algebraic equations). Hairer, Lubich and
+    Wanner, Geometric Numerical Integration (symplectic methods). Kennedy and Carpenter, Additive
+    Runge-Kutta schemes, 2003 (split equations). SciML's pages "DAE Solvers", "Dynamical,
+    Hamiltonian, and 2nd Order ODE Solvers" and "Split ODE Solvers".
 
     Examples
     --------
@@ -140,6 +147,28 @@ def odeint(
     >>> if engine_info().name == "julia":  # the torch engine has no mass matrices
     ...     y = odeint(react, y0, [0.0, 1.0], mass_matrix=M)
     ...     assert torch.allclose(y[:, 1], 1 - 0.8 * torch.exp(-k * torch.tensor([0.0, 1.0])))
+
+    A pendulum by a symplectic method, whose energy does not drift:
+
+    >>> def pendulum(t, y):
+    ...     q, p = y
+    ...     return p, -torch.sin(q)
+    >>> start = (torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
+    >>> if engine_info().name == "julia":
+    ...     q, p = odeint(
+    ...         pendulum, start, [0.0, 1000.0], method="KahanLi8", options={"step_size": 0.2}
+    ...     )
+    ...     assert abs(p[1] ** 2 / 2 - torch.cos(q[1]) + torch.cos(q[0])) < 1e-8
+
+    A split equation, whose first part is stiff:
+
+    >>> def relax(t, y):
+    ...     return -1e4 * (y - torch.cos(t))
+    >>> def turn(t, y):
+    ...     return -torch.sin(t) * torch.ones_like(y)
+    >>> if engine_info().name == "julia":
+    ...     y = odeint((relax, turn), torch.ones(1, dtype=torch.float64), [0.0, 1.0])
+    ...     assert abs(y[1] - torch.cos(torch.tensor(1.0))) < 1e-6
     """
     problem, unflatten = make_problem(
         func, y0, t, rtol, atol, method, options, sensealg, batch,
