@@ -1,9 +1,9 @@
 # The discrete adjoint of symplectic and Nyström methods. It is symplectic where they are, so
 # gradients over many steps neither grow nor fade by themselves.
 
-# The state of the backward sweep: `λq` and `λp` are the loss's derivatives with respect to the state
-# at the step's end, `μ[i]` with respect to evaluation `i`; `δt` and `δdt` with respect to the
-# step's start and length.
+# The state of the backward sweep: `λq` and `λp` are the loss's derivatives with respect to the
+# state at the step's end, `μ[i]` with respect to evaluation `i`; `δt` and `δdt` with respect to
+# the step's start and length.
 mutable struct PartitionedSweep{T}
     const tape::PartitionedTape{T}
     const tableau::PartitionedTableau

@@ -76,8 +76,8 @@ end
 """
     initialize_back!(start, λ, g, g_p, g_t)
 
-The gradients, by the state given, the parameters and time, of `λᵀ u` for the consistent `u`, by the implicit function theorem: its algebraic
-variables are functions of the other ones, of the parameters and of time.
+The gradients of `λᵀ u` for the consistent `u` with respect to the state given, the parameters and
+time, by the implicit function theorem: its algebraic variables are functions of all these.
 """
 function initialize_back!(start::Start, arrays::PyArray...)
     return initialize_back!(start, map(plain, arrays)...)

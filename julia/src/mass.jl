@@ -17,7 +17,7 @@ struct Mass{T}
     variables::SparseMatrixCSC{T,Int}
 end
 
-# `M` for each of `blocks` parts of the state, sparse where the Jacobian is; and the pattern of both.
+# `M` for each of `blocks` parts of the state, sparse where the Jacobian is; the pattern of both.
 function in_blocks(M::Matrix{T}, blocks::Int, pattern::Pattern) where {T}
     every(x) = kron(sparse(one(T) * I, blocks, blocks), sparse(x))
     is_sparse(pattern, T) && (pattern = with_entries(pattern, every(M)))

@@ -29,8 +29,8 @@ const PARTITIONED_TABLEAUS = Dict{String,PartitionedTableau}()
 partitioned_tableau(method::String) =
     get!(() -> read_partitioned(method, PARTITIONED[method]), PARTITIONED_TABLEAUS, method)
 
-# As `Probe`: the i-th evaluation gives the unit vector after the i-th. The first is `p` at the start
-# for Nyström's methods.
+# As `Probe`: the i-th evaluation gives the unit vector after the i-th. The first is `p` at the
+# start for Nyström's methods.
 struct PartitionedProbe
     second::Bool
     kick::Vector{Bool}

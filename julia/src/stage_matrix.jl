@@ -1,5 +1,5 @@
-# The matrices of implicit stages, α M - ∂f/∂u with the mass matrix M or I, factorized once and solved
-# both ways round.
+# The matrices of implicit stages, α M - ∂f/∂u with the mass matrix M or I, factorized once and
+# solved both ways round.
 
 "A dense matrix of implicit stages."
 mutable struct DenseStageMatrix{T}
