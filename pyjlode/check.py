@@ -15,7 +15,7 @@ from .independent import check_alone, count_rows
 from .mass_matrix import DEFAULT, check_mass_matrix
 from .methods import Method, find_method
 from .options import check_options, grid, reversed_options
-from .partitioned import check_partitioned
+from .partitioned import check_state
 from .problem import AdjointSolve, Problem, Tolerance
 from .sensealg import SensitivityAlgorithm, find_sensealg
 from .split import parts_of
@@ -78,7 +78,8 @@ def make_problem(
     if chosen is not None:
         _require_step(chosen, method, checked)
         if chosen.problem:
-            check_partitioned(joined, layout, flat, times, chosen)
+            check_state(layout, chosen)
+            key = (*key, chosen.name)  # what func may depend on is looked at (check_forces)
     if turned:
         # Time is turned round once here, so that engines only ever go forward.
         times, joined, key = -times, _reversed(joined), (*key, "reversed")

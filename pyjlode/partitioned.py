@@ -9,10 +9,12 @@ from torch import Tensor
 
 from .catalogue import HAMILTONIAN, SECOND_ORDER
 from .errors import ArgumentError, UnsupportedError
+from .independent import nothing_changed
 from .methods import Method
 from .problem import Problem
 from .sensealg import DiscreteAdjoint
 from .states import Layout
+from .trace.modes import without_compilation
 
 # OrdinaryDiffEqSymplecticRK 2.1.1 evaluates the others' forces at the times of the momenta: with a
 # force that depends on time KahanLi8's error falls with the first power of the step.
@@ -22,17 +24,13 @@ _WITH_TIME = ("SymplecticEuler", "VerletLeapfrog", "LeapfrogDriftKickDrift")
 _WITH_VELOCITY = ("Nystrom4", "FineRKN4", "FineRKN5")
 
 
-def check_partitioned(
-    func: Callable[[Tensor, Tensor], Tensor], layout: Layout, y0: Tensor, t: Tensor, method: Method
-) -> None:
-    """Refuse a problem that the method would solve wrongly without a word.
-
-    ``func``, on the joined state, is looked at in ``y0`` and in a state near it.
+def check_state(layout: Layout, method: Method) -> None:
+    """Refuse a state that is not ``(q, p)``.
 
     Raises
     ------
     ArgumentError
-        If the state is not ``(q, p)``, or the derivatives of these depend on what they must not.
+        If it is not.
     """
     alike = len(set(layout.shapes)) == 1 and len(layout.shapes) == 2 and not any(layout.complex)
     if not (layout.joined and alike):
@@ -40,17 +38,37 @@ def check_partitioned(
             f"{method.name} is for {method.problem}: y0 must be a tuple (q, p) of two real tensors "
             "of one shape."
         )
-    generator = torch.Generator().manual_seed(0)
-    times = t.detach().to(y0.dtype)
-    for size in (0.0, 1e-2):
-        change = torch.rand(y0.shape, generator=generator, dtype=y0.dtype) * size
-        _look(func, y0.detach() * (1 + change) + change, times[0], method)
-    if not takes_time(method):
+
+
+def check_forces(problem: Problem) -> None:
+    """Refuse a ``func`` that the method would solve wrongly without a word.
+
+    It is looked at in ``y0`` and in a state near it.
+
+    Raises
+    ------
+    ArgumentError
+        If derivatives depend on what they must not.
+    """
+    method, y0 = problem.method, problem.y0.detach()
+    if method is None or not method.problem:
+        return
+    generator, times = torch.Generator().manual_seed(0), problem.t.detach().to(y0.dtype)
+    with nothing_changed(problem), without_compilation():
+        before = torch.get_rng_state()
+        for size in (0.0, 1e-2):
+            change = torch.rand(y0.shape, generator=generator, dtype=y0.dtype) * size
+            _look(problem.func, y0 * (1 + change) + change, times[0], method)
+        if takes_time(method):
+            return
+        values = []
         shares = torch.tensor([0.0, 0.17, 0.41, 0.73, 1.0], dtype=y0.dtype)
-        with torch.no_grad():
-            values = [func(s, y0.detach()) for s in torch.lerp(times[0], times[-1], shares)]
-        if any(not torch.equal(value, values[0]) for value in values):
-            raise time_dependent(method)
+        for time in torch.lerp(times[0], times[-1], shares):
+            torch.set_rng_state(before)
+            with torch.no_grad():
+                values.append(problem.func(time, y0))
+    if any(not torch.equal(value, values[0]) for value in values):
+        raise time_dependent(method)
 
 
 def takes_time(method: Method) -> bool:

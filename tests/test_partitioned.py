@@ -176,35 +176,65 @@ def free(t: Tensor, y: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return y[1], -y[0]
 
 
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        ({"y0": PAIR[0]}, ArgumentError, r"tuple \(q, p\)"),
-        ({"y0": (PAIR[0], PAIR[0][:1])}, ArgumentError, r"tuple \(q, p\)"),
-        ({"options": None}, ArgumentError, "step_size"),
-        ({"func": lambda t, y: (y[1] + y[0] ** 2, y[0])}, ArgumentError, "depend on q"),
-        ({"func": lambda t, y: (y[1], -y[0] - y[1])}, ArgumentError, "depend on p"),
-        (
-            {"func": lambda t, y: (2 * y[1], -y[0]), "method": "VelocityVerlet"},
-            ArgumentError, "KahanLi8",
-        ),
-        (
-            {"func": lambda t, y: (y[1], -y[0] - y[1]), "method": "DPRKN6", "options": None},
-            ArgumentError, "FineRKN5",
-        ),
-        ({"t": [1.0, 0.0], "method": "VelocityVerlet"}, UnsupportedError, "forward in time"),
-        ({"func": lambda t, y: (y[1], torch.cos(t) - y[0])}, ArgumentError, "depend on t"),
-        ({"sensealg": "gauss"}, UnsupportedError, "DiscreteAdjoint"),
-        ({"return_solution": True}, UnsupportedError, "times in t"),
-        ({"event_fn": lambda t, y: y[0][0]}, UnsupportedError, "times in t"),
-        ({"mass_matrix": torch.eye(4)}, UnsupportedError, "Rodas5P"),
-        ({"engine": "torch"}, UnsupportedError, "dopri8"),
-    ],
-)  # fmt: skip
-def test_what_is_refused(change: dict, error: type[Exception], message: str) -> None:
+def check_refusal(change: dict, error: type[Exception], message: str) -> None:
     arguments = {
         "func": free, "y0": PAIR, "t": [0.0, 1.0], "method": "KahanLi8",
         "options": {"step_size": 0.1},
     } | change  # fmt: skip
     with pytest.raises(error, match=message):
         odeint(arguments.pop("func"), arguments.pop("y0"), arguments.pop("t"), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"y0": PAIR[0]}, ArgumentError, r"tuple \(q, p\)"),
+        ({"y0": (PAIR[0], PAIR[0][:1])}, ArgumentError, r"tuple \(q, p\)"),
+        ({"options": None}, ArgumentError, "step_size"),
+        ({"t": [1.0, 0.0], "method": "VelocityVerlet"}, UnsupportedError, "forward in time"),
+        ({"sensealg": "gauss"}, UnsupportedError, "DiscreteAdjoint"),
+        ({"return_solution": True}, UnsupportedError, "times in t"),
+        ({"event_fn": lambda t, y: y[0][0]}, UnsupportedError, "times in t"),
+        ({"mass_matrix": torch.eye(4)}, UnsupportedError, "Rodas5P"),
+        ({"engine": "torch"}, UnsupportedError, "dopri8"),
+    ],
+)
+def test_what_is_refused(change: dict, error: type[Exception], message: str) -> None:
+    check_refusal(change, error, message)
+
+
+@pytest.mark.parametrize(
+    ("func", "method", "message"),
+    [
+        (lambda t, y: (y[1] + y[0] ** 2, y[0]), "KahanLi8", "depend on q"),
+        (lambda t, y: (y[1], -y[0] - y[1]), "KahanLi8", "depend on p"),
+        (lambda t, y: (y[1], torch.cos(t) - y[0]), "KahanLi8", "depend on t"),
+        (lambda t, y: (2 * y[1], -y[0]), "VelocityVerlet", "KahanLi8"),
+        (lambda t, y: (y[1], -y[0] - y[1]), "DPRKN6", "FineRKN5"),
+    ],
+)
+def test_what_func_may_not_depend_on(
+    julia: str, func: Callable[..., tuple[Tensor, Tensor]], method: str, message: str
+) -> None:
+    """Every time, and though a method that allows it solves the same before."""
+    odeint(func, PAIR, [0.0, 0.1], method="Vern9", engine="julia")
+    options = None if find_method(method).adaptive else {"step_size": 0.1}
+    for _ in range(2):
+        check_refusal(
+            {"func": func, "method": method, "options": options, "engine": "julia"},
+            ArgumentError, message,
+        )  # fmt: skip
+
+
+def test_a_look_changes_nothing(julia: str) -> None:
+    """Batch norm's running statistics move once for each saved state, as without the look."""
+    counts = []
+    for method, options in (("KahanLi8", {"step_size": 0.1}), ("Vern9", None)):
+        norm = torch.nn.BatchNorm1d(2).to(D)
+        y0 = (torch.randn(4, 2, dtype=D), torch.zeros(4, 2, dtype=D))
+        odeint(
+            lambda t, y, norm=norm: (y[1], -norm(y[0])), y0, [0.0, 0.5], method=method,
+            options=options, engine="julia",
+        )  # fmt: skip
+        counts.append(int(norm.num_batches_tracked))
+    assert counts[0] == counts[1] == 2

@@ -15,6 +15,7 @@ from torch.random import fork_rng
 
 from ..errors import SolverError, TraceError, warn
 from ..independent import check_rows
+from ..partitioned import check_forces
 from ..problem import Problem
 from ..runtime import Runtime, julia_error
 from ..trace.capture import Traced, trace
@@ -184,6 +185,7 @@ class ModelCache:
 
     def _make(self, problem: Problem, wanted: Wanted) -> Model:
         check_rows(problem)
+        check_forces(problem)
         try:
             model = self._trace(problem, wanted)
             self._verify(problem, model)
