@@ -33,6 +33,7 @@ from .sensealg import (
 )
 from .solution import Solution
 from .solve_ivp import solve_ivp
+from .steady_state import steady_state
 
 try:
     __version__ = version("pyjlode")
@@ -69,5 +70,6 @@ __all__ = [
     "odeint_adjoint",
     "odeint_event",
     "solve_ivp",
+    "steady_state",
     "use_engine",
 ]

@@ -1,13 +1,17 @@
 """The table of solvers, family by family; :mod:`pyjlode.methods` looks names up in it.
 
-Left out are OrdinaryDiffEq's methods for problems that plain ``odeint`` does not state (split,
-second-order, partitioned, linear, differential-algebraic), listed in :data:`ELSEWHERE`, and those
-that did not solve a linear equation when they were tried (:data:`BROKEN`).
+Left out are OrdinaryDiffEq's methods for problems that ``odeint`` does not state (split, linear,
+implicit in the derivative), listed in :data:`ELSEWHERE`, and those that did not solve a linear
+equation when they were tried (:data:`BROKEN`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+# What methods are for that are not for every ODE.
+HAMILTONIAN = "a Hamiltonian problem"
+SECOND_ORDER = "a second-order problem"
 
 _DOCS = "https://docs.sciml.ai/OrdinaryDiffEq/stable/"
 
@@ -54,6 +58,9 @@ class Method:
         some percent, though the numbers are near enough.
     algorithm : str
         The name in Julia.
+    problem : str
+        What it is for, if that is not every ODE: ``"a Hamiltonian problem"`` or
+        ``"a second-order problem"``.
     """
 
     name: str
@@ -69,6 +76,7 @@ class Method:
     implicit: bool = False
     adjoint: str = "discrete"
     algorithm: str = ""
+    problem: str = ""
 
     def __post_init__(self) -> None:
         if not self.algorithm:
@@ -113,6 +121,7 @@ class Family:
     stiff: bool = False
     implicit: bool = False
     adjoint: str = "discrete"
+    problem: str = ""
 
     def methods(self) -> list[Method]:
         """Its methods."""
@@ -125,6 +134,7 @@ class Family:
                     package=f"OrdinaryDiffEq{self.package}", adaptive=not entry.endswith("!"),
                     implicit=self.implicit,
                     adjoint="discrete" if name in ("Rodas4", "Rodas5P") else self.adjoint,
+                    problem=SECOND_ORDER if name == "VelocityVerlet" else self.problem,
                 )
             )  # fmt: skip
         return found
@@ -270,6 +280,20 @@ _FAMILIES = (
         stiff=True, implicit=True, adjoint="gauss",
     ),
     Family(
+        "symplectic", "SymplecticRK", "dynamicalodeexplicit/SymplecticRK/",
+        "SymplecticEuler:1! VelocityVerlet:2! VerletLeapfrog:2! LeapfrogDriftKickDrift:2! "
+        "PseudoVerletLeapfrog:2! McAte2:2! Ruth3:3! McAte3:3! CandyRoz4:4! McAte4:4! "
+        "McAte5:5! CalvoSanz4:4! Yoshida6:6! KahanLi6:6! McAte8:8! KahanLi8:8! SofSpa10:10!",
+        problem=HAMILTONIAN,
+    ),
+    Family(
+        "Nyström", "RKN", "dynamicalodeexplicit/RKN/",
+        "Nystrom4:4! FineRKN4:4 FineRKN5:5 Nystrom4VelocityIndependent:4! "
+        "Nystrom5VelocityIndependent:5! RKN4:4! DPRKN4:4 DPRKN5:5 DPRKN6:6 DPRKN6FM:6 DPRKN8:8 "
+        "DPRKN12:12 ERKN4:4 ERKN5:5 ERKN7:7",
+        problem=SECOND_ORDER,
+    ),
+    Family(
         "parallel implicit Runge-Kutta", "PDIRK", "implicit/PDIRK/", "PDIRK44:4!",
         stiff=True, implicit=True, adjoint="gauss",
     ),
@@ -284,10 +308,9 @@ CATALOGUE: tuple[Method, ...] = (
 #: Explicit methods that can hand over to a stiff one, as ``AutoTsit5(Rosenbrock23)``.
 SWITCHING = ("AutoTsit5", "AutoDP5", "AutoVern6", "AutoVern7", "AutoVern8", "AutoVern9")
 
-_SPLIT = "a problem split into a stiff and a nonstiff part"
-_SECOND = "a second-order problem"
+_SPLIT = "a problem split into a stiff and a nonstiff part (for which odeint has KenCarp4)"
 _LINEAR = "an equation linear in the state, given as an operator"
-_DAE = "a differential-algebraic equation"
+_DAE = "a differential-algebraic equation (for which odeint has mass_matrix, with FBDF, say)"
 
 #: What other kind of problem the rest of OrdinaryDiffEq's methods are for.
 ELSEWHERE: dict[str, str] = {
@@ -297,11 +320,7 @@ ELSEWHERE: dict[str, str] = {
         "ARS222 ARS232 ARS443 IMEXSSP222 IMEXSSP2322 IMEXSSP3332 IMEXSSP3433 BHR553 LawsonEuler "
         "NorsettEuler ETD1 ETD2 ETDRK2 ETDRK3 ETDRK4 HochOst4 Exp4 EPIRK4s3A EPIRK4s3B EPIRK5s3 "
         "EXPRB53s3 EPIRK5P1 EPIRK5P2 Exprb32 Exprb43",
-        _SECOND: "Nystrom4 FineRKN4 FineRKN5 Nystrom4VelocityIndependent RKN4 IRKN3 IRKN4 DPRKN4 "
-        "Nystrom5VelocityIndependent DPRKN5 DPRKN6 DPRKN6FM DPRKN8 DPRKN12 ERKN4 ERKN5 ERKN7 "
-        "NewmarkBeta GeneralizedAlpha SymplecticEuler VelocityVerlet VerletLeapfrog McAte2 Ruth3 "
-        "LeapfrogDriftKickDrift PseudoVerletLeapfrog McAte3 CandyRoz4 McAte4 McAte42 McAte5 "
-        "CalvoSanz4 Yoshida6 KahanLi6 McAte8 KahanLi8 SofSpa10",
+        f"{SECOND_ORDER} (for which odeint has DPRKN6)": "IRKN3 IRKN4 NewmarkBeta GeneralizedAlpha",
         _LINEAR: "MagnusMidpoint LinearExponential MagnusLeapfrog LieEuler CayleyEuler MagnusNC6 "
         "MagnusGauss4 MagnusGL6 MagnusGL8 MagnusNC8 MagnusGL4 MagnusAdapt4 RKMK2 RKMK4 LieRK4 CG2 "
         "CG3 CG4a",
@@ -332,6 +351,7 @@ BROKEN: dict[str, str] = {
         ),
         "OrdinaryDiffEqExtrapolation 2.2.1 does not start it with a Jacobian that is supplied",
     ),
+    "McAte42": "its error falls with the first power of the step, not the fourth",
     "Rosenbrock32": "its error was 2e-4 at rtol=1e-6 on a smooth equation",
     "SSPSDIRK2": "its error was 2e-3 with steps of 0.02, more than a method of order 2 should have",
     "Kvaerno3": "its error was 3e-3 at rtol=1e-6 on a smooth equation",

@@ -10,12 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import split
 from .errors import ArgumentError, warn
 from .independent import check_alone, count_rows
+from .mass_matrix import DEFAULT, check_mass_matrix
 from .methods import Method, find_method
 from .options import check_options, grid, reversed_options
+from .partitioned import check_state
 from .problem import AdjointSolve, Problem, Tolerance
 from .sensealg import SensitivityAlgorithm, find_sensealg
+from .split import parts_of
 from .states import Layout, State, numbers
 
 __all__ = ["State", "make_problem"]
@@ -39,6 +43,8 @@ def make_problem(
     *,
     adjoint: AdjointSolve | None = None,
     adjoint_params: Iterable[Tensor] | None = None,
+    mass_matrix: Any = None,
+    initializealg: str | None = None,
 ) -> tuple[Problem, Callable[[Tensor], Any]]:
     """Check the arguments of a solve and bring them to one form.
 
@@ -48,6 +54,12 @@ def make_problem(
     unflatten : callable
         Makes of the engine's states what the caller gets.
     """
+    parts = parts_of(func)
+    if parts is not None:
+        if method is None:
+            method = split.DEFAULT
+        split.check_split(find_method(method))
+        func = split.total(parts)
     if not callable(func):
         raise TypeError(f"func must be callable as func(t, y), not {type(func).__name__}.")
     count = count_rows(y0, batch)
@@ -58,10 +70,16 @@ def make_problem(
         key = (*key, "independent")  # what is traced for it was looked at (check_rows)
     times, turned = _check_times(t)
     chosen = None if method is None else find_method(method)
+    mass = check_mass_matrix(mass_matrix, initializealg, layout, flat, times, chosen, batch)
+    if mass is not None and chosen is None:
+        chosen = find_method(DEFAULT)
     fixed = is_fixed(chosen, method, options)
     checked = check_options(options, chosen, fixed)
     if chosen is not None:
         _require_step(chosen, method, checked)
+        if chosen.problem:
+            check_state(layout, chosen)
+            key = (*key, chosen.name)  # what func may depend on is looked at (check_forces)
     if turned:
         # Time is turned round once here, so that engines only ever go forward.
         times, joined, key = -times, _reversed(joined), (*key, "reversed")
@@ -90,7 +108,10 @@ def make_problem(
         adjoint=adjoint,
         adjoint_params=None if adjoint_params is None else tuple(adjoint_params),
         rows=count,
+        mass=mass,
     )
+    if parts is not None:
+        problem = split.with_parts(problem, parts, turned)
     if count is not None:
         check_alone(problem)
 

@@ -85,7 +85,7 @@ def check_rows(problem: Problem) -> None:
         return
     y0 = problem.y0.detach()
     t = problem.t[0].detach().to(y0.dtype)
-    with _nothing_changed(problem), without_compilation():
+    with nothing_changed(problem), without_compilation():
         together, mixing = _evaluate_together(problem, t, y0)
         apart = _evaluate_rows(problem, t, y0)
     if mixing:
@@ -137,7 +137,7 @@ def _evaluate_rows(problem: Problem, t: Tensor, y0: Tensor) -> dict[int, Tensor]
 
 
 @contextlib.contextmanager
-def _nothing_changed(problem: Problem) -> Iterator[None]:
+def nothing_changed(problem: Problem) -> Iterator[None]:
     """What evaluations change, such as running statistics, is as it was afterwards."""
     held = [(x, x.detach().clone()) for x in _constants(problem)]
     with fork_rng(devices=[]):

@@ -72,7 +72,7 @@ def find_method(name: str) -> Method:
         return _switching(_SWITCHING[switching[1].lower()], find_method(switching[2]))
     if name.lower() in _ELSEWHERE:
         known = _ELSEWHERE[name.lower()]
-        raise UnsupportedError(f"{known} is for {ELSEWHERE[known]}, which odeint does not solve.")
+        raise UnsupportedError(f"odeint has no {known}, which is for {ELSEWHERE[known]}.")
     if name in BROKEN:
         raise UnsupportedError(f"OrdinaryDiffEq's {name} cannot be used: {BROKEN[name]}.")
     raise ValueError(unknown("method", name, _NAMES))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import partitioned, split
 from .check import State, make_problem
 from .engine import choose_engine
 from .errors import UnsupportedError
@@ -32,6 +33,8 @@ def odeint(
     event_fn: Callable[..., Tensor] | None = None,
     return_solution: bool = False,
     batch: str | None = None,
+    mass_matrix: Any = None,
+    initializealg: str | None = None,
 ) -> Any:
     """Solve ``dy/dt = func(t, y)``, ``y(t[0]) = y0``, and give the states at the times ``t``.
 
@@ -40,9 +43,11 @@ def odeint(
 
     Parameters
     ----------
-    func : callable
+    func : callable or pair of callable
         ``func(t, y) -> dy/dt`` with ``t`` a scalar tensor and ``y`` like ``y0``; a function or a
-        ``torch.nn.Module``.
+        ``torch.nn.Module``. A pair is a split equation, of which the derivative is the sum: the
+        first, stiff part is solved implicitly and the second explicitly, by one of
+        :data:`pyjlode.split.METHODS` (IMEX methods, by default KenCarp4), in Julia.
     y0 : torch.Tensor or tuple of torch.Tensor
         Initial state, float32, float64 or complex of these, of any shape. The error of a step is
         measured over the whole state, a batch included (but see ``batch``); of a tuple, the worst
@@ -54,7 +59,10 @@ def odeint(
         tensor is broadcast to the state; a tuple has one entry for each tensor of a tuple ``y0``.
     method : str, optional
         SciML's name (``"Tsit5"``, ``"Rodas5P"``) or torchdiffeq's (``"dopri5"``); see
-        :func:`pyjlode.methods`. Default: Tsit5 in Julia, dopri5 in torch.
+        :func:`pyjlode.methods`. Default: Tsit5 in Julia, dopri5 in torch. Those whose ``problem``
+        is "a Hamiltonian problem" (symplectic: ``"KahanLi8"``) are for ``y0 = (q, p)`` with
+        ``q'`` a function of ``p`` and ``p'`` one of ``q``; those with "a second-order problem"
+        (Nyström's: ``"DPRKN6"``) for ``q' = p`` and ``p' = a(t, q)``.
     options : mapping, optional
         Of fixed steps: ``step_size`` or ``grid_constructor``. Of adaptive ones: ``first_step``,
         ``min_step``, ``max_step``, ``safety``, ``ifactor``, ``dfactor``, ``step_t``, ``jump_t``,
@@ -76,11 +84,24 @@ def odeint(
         ``y0``, or of each of its tensors, counts trajectories, and each takes its own steps, as
         with diffrax under ``vmap``: in threads on the Julia engine, one after the other on the
         torch engine. ``func`` is then called with single rows, of shape ``(1, *rest)``.
+    mass_matrix : torch.Tensor, optional
+        A constant ``M``: solve ``M dy/dt = func(t, y)``. Of shape ``(n, n)``, where ``n`` is the
+        size of ``y0`` with its tensors flattened one after the other, or of its last dimension:
+        then ``M`` serves each row. It may be singular: the equations that it makes algebraic are
+        solved with the others (a differential-algebraic equation of index one). Julia engine;
+        ``method`` is one of :data:`pyjlode.mass_matrix.METHODS`, by default Rodas5P. Gradients
+        are those of :class:`pyjlode.DiscreteAdjoint`, with Rodas4 and Rodas5P of their own steps,
+        with the others of Rodas5P's at the same tolerances.
+    initializealg : {"BrownFullBasicInit", "CheckInit"}, optional
+        With a singular ``mass_matrix``, what becomes of a ``y0`` that does not satisfy the
+        algebraic equations. By default its algebraic variables are changed so that it does, from
+        the values given; gradients know of it. With ``"CheckInit"`` it is an error.
 
     Returns
     -------
     torch.Tensor or tuple of torch.Tensor
-        States of shape ``(T, *y0.shape)``; the first is ``y0``. With ``event_fn``, a tuple of the
+        States of shape ``(T, *y0.shape)``; the first is ``y0``, with a singular ``mass_matrix``
+        made consistent. With ``event_fn``, a tuple of the
         event's time and the states at the start and then, of shape ``(2, *y0.shape)``.
 
     Raises
@@ -89,7 +110,8 @@ def odeint(
         If an argument is not as described; with ``batch="independent"`` also if ``func`` mixes
         rows or draws random numbers (see :mod:`pyjlode.independent`).
     SolverError
-        If the solve, or in the backward pass the solve of the adjoint, does not succeed. Its
+        If the solve, or in the backward pass the solve of the adjoint, does not succeed, or
+        there is no consistent initial state near ``y0`` (``retcode="InitialFailure"``). Its
         ``solution`` has the save points that were reached; with ``batch="independent"`` its
         ``row`` says which row it was.
     UnsupportedError
@@ -99,7 +121,11 @@ def odeint(
 
     References
     ----------
-    Chen et al., Neural Ordinary Differential Equations, 2018.
+    Chen et al., Neural Ordinary Differential Equations, 2018. Hairer and Wanner, Solving Ordinary
+    Differential Equations II, chapter VI (differential-algebraic equations). Hairer, Lubich and
+    Wanner, Geometric Numerical Integration (symplectic methods). Kennedy and Carpenter, Additive
+    Runge-Kutta schemes, 2003 (split equations). SciML's pages "DAE Solvers", "Dynamical,
+    Hamiltonian, and 2nd Order ODE Solvers" and "Split ODE Solvers".
 
     Examples
     --------
@@ -110,8 +136,44 @@ def odeint(
     >>> y[-1].backward()
     >>> bool(abs(k.grad + torch.exp(-k.detach())) < 1e-5)
     True
+
+    With a mass matrix, two species of which there is one unit in all, ``0 = y1 + y2 - 1``:
+
+    >>> from pyjlode import engine_info
+    >>> def react(t, y):
+    ...     return torch.stack([-k * y[0], y[0] + y[1] - 1])
+    >>> M = torch.diag(torch.tensor([1.0, 0.0]))
+    >>> y0 = torch.tensor([0.8, 0.0], dtype=torch.float64)  # the second is found: 0.2
+    >>> if engine_info().name == "julia":  # the torch engine has no mass matrices
+    ...     y = odeint(react, y0, [0.0, 1.0], mass_matrix=M)
+    ...     assert torch.allclose(y[:, 1], 1 - 0.8 * torch.exp(-k * torch.tensor([0.0, 1.0])))
+
+    A pendulum by a symplectic method, whose energy does not drift:
+
+    >>> def pendulum(t, y):
+    ...     q, p = y
+    ...     return p, -torch.sin(q)
+    >>> start = (torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
+    >>> if engine_info().name == "julia":
+    ...     q, p = odeint(
+    ...         pendulum, start, [0.0, 1000.0], method="KahanLi8", options={"step_size": 0.2}
+    ...     )
+    ...     assert abs(p[1] ** 2 / 2 - torch.cos(q[1]) + torch.cos(q[0])) < 1e-8
+
+    A split equation, whose first part is stiff:
+
+    >>> def relax(t, y):
+    ...     return -1e4 * (y - torch.cos(t))
+    >>> def turn(t, y):
+    ...     return -torch.sin(t) * torch.ones_like(y)
+    >>> if engine_info().name == "julia":
+    ...     y = odeint((relax, turn), torch.ones(1, dtype=torch.float64), [0.0, 1.0])
+    ...     assert abs(y[1] - torch.cos(torch.tensor(1.0))) < 1e-6
     """
-    problem, unflatten = make_problem(func, y0, t, rtol, atol, method, options, sensealg, batch)
+    problem, unflatten = make_problem(
+        func, y0, t, rtol, atol, method, options, sensealg, batch,
+        mass_matrix=mass_matrix, initializealg=initializealg,
+    )  # fmt: skip
     return solve_problem(problem, unflatten, engine, stats, event_fn, return_solution)
 
 
@@ -133,6 +195,13 @@ def solve_problem(
             'batch="independent" has neither event_fn nor return_solution; solve the rows one by '
             "one, or ask for the times in t."
         )
+    if problem.mass is not None and event_fn is not None:
+        raise UnsupportedError(
+            "There are no events with a mass_matrix; solve with return_solution=True and look for "
+            "the event in the solution."
+        )
+    partitioned.refuse(problem, plain)
+    split.refuse(problem, plain)
     solver = choose_engine(engine)
     with partial_solution(problem, unflatten, solver):
         if event_fn is not None:

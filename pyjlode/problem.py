@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from .mass_matrix import MassMatrix
 from .methods import Method
 from .sensealg import SensitivityAlgorithm
 from .states import Layout
@@ -97,6 +98,10 @@ class Problem:
     rows : int or None
         With steps for each row alone, how many there are: ``y0`` is then ``(rows, *rest)``, and
         ``func`` is called with states ``(1, *rest)``.
+    mass : MassMatrix or None
+        What stands before the derivative, if it is not the identity.
+    split : tuple of Problem or None
+        The stiff and the nonstiff part of an equation that is solved as their sum.
     """
 
     func: Callable[[Tensor, Tensor], Tensor]
@@ -116,6 +121,8 @@ class Problem:
     adjoint: AdjointSolve | None = None
     adjoint_params: tuple[Tensor, ...] | None = None
     rows: int | None = None
+    mass: MassMatrix | None = None
+    split: tuple[Problem, Problem] | None = None
 
     @property
     def state(self) -> Tensor:

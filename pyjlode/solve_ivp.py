@@ -318,7 +318,7 @@ def _check_options(options: dict[str, Any], length: float) -> dict[str, Any]:
 
 def _method(name: str) -> Method:
     method = find_method(SCIPY_METHODS.get(name, name))
-    if not method.julia or not method.adaptive:
+    if not method.julia or not method.adaptive or method.problem:
         raise UnsupportedError(
             f"solve_ivp has no {method.name}: it needs a method of the Julia engine that chooses "
             "its steps, such as Tsit5, Vern7, Rodas5P or FBDF."

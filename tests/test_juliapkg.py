@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pyjlode import methods, runtime
+from pyjlode.steady_state import METHODS as STEADY
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -55,6 +56,8 @@ def loaded() -> dict[str, tuple[str, str]]:
     # Packages that are loaded on demand, each by one of its methods.
     for method in {m.package: m for m in methods() if m.julia}.values():
         main.Pyjlode.load(method.algorithm, method.package, method.backward, method.interpolates)
+    for name in STEADY:
+        main.Pyjlode.load_steady(name)
     code = """
     Dict(k.name => (string(k.uuid), string(something(pkgversion(m), VERSION)))
          for (k, m) in Base.loaded_modules if k.uuid !== nothing)

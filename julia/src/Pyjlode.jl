@@ -13,7 +13,8 @@ module Pyjlode
 using ADTypes: AutoFiniteDiff
 using DiffEqCallbacks: IntegrandValuesSum, IntegratingSumCallback
 using FunctionWrappers: FunctionWrapper
-using LinearAlgebra: BLAS, I, LAPACK, LU, dot, exp!, issuccess, ldiv!, lu!
+using LinearAlgebra: BLAS, I, LAPACK, LU, UniformScaling, dot, exp!, issuccess, ldiv!, lu, lu!,
+    mul!, norm, svd
 using LinearSolve: LinearSolve, KLUFactorization
 using OrdinaryDiffEqCore: OrdinaryDiffEqCore
 using OrdinaryDiffEqLowOrderRK: AutoDP5, BS3, DP5, Euler, Heun, Midpoint, RK4
@@ -35,6 +36,7 @@ include("special.jl")
 include("matmul.jl")
 include("rows.jl")
 include("pattern.jl")
+include("mass.jl")
 include("convolution.jl")
 include("linalg.jl")
 include("indexing.jl")
@@ -42,6 +44,7 @@ include("ordering.jl")
 include("batch.jl")
 include("model.jl")
 include("jacobian.jl")
+include("split.jl")
 include("methods.jl")
 include("tableaus.jl")
 include("settings.jl")
@@ -52,13 +55,17 @@ include("watch.jl")
 include("forward.jl")
 include("events.jl")
 include("failure.jl")
+include("partitioned.jl")
 include("adjoint.jl")
 include("forward_sensitivity.jl")
 include("discrete.jl")
+include("discrete_partitioned.jl")
 include("stage_matrix.jl")
 include("discrete_implicit.jl")
 include("discrete_rosenbrock.jl")
 include("discrete_sdirk.jl")
+include("initial.jl")
+include("steady.jl")
 include("steps.jl")
 include("independent.jl")
 include("bridge.jl")

@@ -19,7 +19,7 @@ function callback_model(kind, value::Py, pull::Py, states, parameters)
         vjp_t, RightHandSide{T}(TimeGradient(vjp_t, Int(states))),
         SecondDerivative{T}(no_derivative),
         Int(states), Int(parameters), true, true, T[], nothing, nothing, Dict{Symbol,Any}(),
-        Model{T}[],
+        Model{T}[], nothing, nothing,
     )
 end
 

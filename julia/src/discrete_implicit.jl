@@ -42,7 +42,7 @@ function ImplicitSweep(
     (; model, tableau) = tape
     n, m, s = model.states, model.parameters, length(tableau)
     pattern = jacobian_pattern(model)
-    matrices = [stage_matrix(pattern, T) for _ in 1:stage_matrices(tableau)]
+    matrices = [stage_matrix(model) for _ in 1:stage_matrices(tableau)]
     state() = zeros(T, n)
     scale = settings.rtol > 0 ? settings.atol / settings.rtol : 1.0
     return ImplicitSweep{T,M,eltype(matrices)}(
@@ -123,8 +123,7 @@ function add_save_points!(s::ImplicitSweep, n)
     for i in (inside + 1):(tape.upto[n])
         add!(s.λ, cotangent, (i - 1) * states)
         s.with_t || continue
-        tape.model.value(s.argument, s.end_state, tape.p, t + dt)
-        dts[i] = dot_at(s.argument, cotangent, (i - 1) * states)
+        dts[i] = dot_at(end_slope!(s, n), cotangent, (i - 1) * states)
     end
     for i in (passed + 1):inside
         θ, offset = (s.ts[i] - t) / dt, (i - 1) * states
@@ -135,6 +134,19 @@ function add_save_points!(s::ImplicitSweep, n)
         dts[i] = sum(weights[j] * dot_at(k[j], cotangent, offset) for j in eachindex(k)) / dt
     end
     return nothing
+end
+
+# The derivative by time at the end of step n. With a mass matrix it is not f, nor is there one that
+# f says of algebraic variables; then it is the interpolation's.
+function end_slope!(s::ImplicitSweep{T}, n) where {T}
+    (; tape, argument, weights) = s
+    if tape.model.mass === nothing
+        tape.model.value(argument, s.end_state, tape.p, tape.t[n] + tape.dt[n])
+        return argument
+    end
+    slopes!(weights, tape.tableau, 1.0)
+    fill!(argument, zero(T))
+    return combine!(argument, argument, s.k, weights, 1 / tape.dt[n])
 end
 
 # The products of `v` with the derivatives of `scale` f at a stage; the one by time is returned.

@@ -13,11 +13,25 @@ function stages!(s::ImplicitSweep{T,RosenbrockTableau}, n, u) where {T}
     for i in eachindex(k)
         combine!(argument, u, k, tableau.a[i], 1.0)
         model.value(k[i], argument, p, t + tableau.c[i] * dt)
-        combine!(k[i], k[i], k, tableau.C[i], 1 / dt)
+        add_earlier!(s, i, dt)
         model.depends_on_time && add_scaled!(k[i], rates, tableau.d[i] * dt)
         solve_forward!(matrix, k[i])
     end
     return nothing
+end
+
+# kᵢ += M Σⱼ Cᵢⱼ kⱼ / dt
+function add_earlier!(s::ImplicitSweep{T}, i, dt) where {T}
+    (; tape, k, base) = s
+    (; model, tableau) = tape
+    model.mass === nothing && return combine!(k[i], k[i], k, tableau.C[i], 1 / dt)
+    fill!(base, zero(T))
+    return add_product!(k[i], model.mass, combine!(base, base, k, tableau.C[i], 1 / dt))
+end
+
+function transposed_mass(s::ImplicitSweep, v)
+    (; mass) = s.tape.model
+    return mass === nothing ? v : transposed_product!(s.base, mass, v)
 end
 
 # Backwards through the stages; returns the derivative with respect to the step's start in time.
@@ -32,7 +46,7 @@ function stages_back!(s::ImplicitSweep{T,RosenbrockTableau}, n, u) where {T}
         δt += pull!(s, v, argument, t + tableau.c[i] * dt, 1.0)
         add!(s.λ_start, pulled, 0)
         spread!(μ, tableau.a[i], 1.0, pulled, 0)
-        spread!(μ, tableau.C[i], 1 / dt, v, 0)
+        spread!(μ, tableau.C[i], 1 / dt, transposed_mass(s, v), 0)
         # v times (J kᵢ + dᵢ dt ∂f/∂t)
         copyto!(direction, k[i])
         direction[end] = T(tableau.d[i] * dt)

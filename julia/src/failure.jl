@@ -27,26 +27,24 @@ function examine(solved::Solved{T}, last::PyArray{T}, nonfinite::PyArray{T}) whe
 end
 
 function examine(solved::Solved{T}, last::Vector{T}, nonfinite::Vector{T}) where {T}
-    (; model, settings, ts, p) = solved
+    (; model) = solved
     examined = Examined{T}(model.value, nonfinite, NaN)
-    watched = with_value(model, RightHandSide{T}(examined))
-    u0 = copy(solved.solution.prob.u0)
-    with_constants(model, solved.constants) do
-        problem = ODEProblem{true,SciMLBase.FullSpecialize}(
-            ode_function(watched, is_implicit(settings.method)), u0, (ts[1], ts[end]), p
-        )
-        integrator = init(
-            problem, algorithm(settings.method, problem); solver_options(settings, ts)...,
-            saveat=ts, dense=false, save_everystep=false,
-        )
-        solve!(integrator)
-        copyto!(last, integrator.u)
-    end
+    watched = changed(model; value=RightHandSide{T}(examined))
+    with_constants(() -> last_state!(last, solved, watched), model, solved.constants)
     return examined.time
 end
 
-# The same types, so that nothing is compiled anew.
-function with_value(model::Model{T}, value::RightHandSide{T}) where {T}
-    fields = (k === :value ? value : getfield(model, k) for k in fieldnames(Model))
-    return Model{T}(fields...)
+# The last state of the same solve of another model.
+function last_state!(last, solved::Solved, model)
+    (; settings, ts, p, solution) = solved
+    problem = ode_problem(
+        ode_function(model, is_implicit(settings.method)), copy(solution.prob.u0),
+        (ts[1], ts[end]), p,
+    )
+    integrator = init(
+        problem, algorithm(settings.method, problem); solver_options(settings, ts)...,
+        saveat=ts, dense=false, save_everystep=false,
+    )
+    solve!(integrator)
+    return copyto!(last, integrator.u)
 end

@@ -36,6 +36,8 @@ function forward(
     watch::Union{Nothing,Py}=nothing, dense::Bool=false,
 ) where {T}
     isempty(p) && (p = zeros(T, 1)) # the adjoints want at least one parameter
+    haskey(PARTITIONED, settings.method) &&
+        return forward_partitioned(model, settings, u0, p, ts, out, info, keep)
     solution, reached, tape = if keep == "steps"
         record(model, settings, u0, p, ts, out, checkpoints, watch, dense)
     else
@@ -53,9 +55,7 @@ end
 # A solve of which SciML keeps the save points, or all for dense output.
 function save(model, settings, u0, p, ts, out, dense, watch)
     implicit = is_implicit(settings.method)
-    problem = ODEProblem{true,SciMLBase.FullSpecialize}(
-        ode_function(model, implicit), u0, (ts[1], ts[end]), p
-    )
+    problem = split_or_whole(model, implicit, u0, (ts[1], ts[end]), p)
     solution, reached = run_solver(
         problem, algorithm(settings.method, problem), settings, ts, dense, watch
     )
@@ -101,7 +101,7 @@ end
 
 # An integrator that notes its steps on a tape, with the callback that does it.
 function recording(tape::AbstractTape{T}, f, settings, u0, ts, out, stride, dense=false) where {T}
-    problem = ODEProblem{true,SciMLBase.FullSpecialize}(f, u0, (ts[1], ts[end]), tape.p)
+    problem = ode_problem(f, u0, (ts[1], ts[end]), tape.p)
     recorder = Recorder(tape, ts, out, similar(u0), stride, 0)
     integrator = init(
         problem, algorithm(settings.method, problem); solver_options(settings, ts)...,

@@ -7,10 +7,11 @@ abstract type ImplicitTableau end
 
 What one step of a Rosenbrock method computes, from `u` at time `t`, with `J = ∂f/∂u` there:
 
-    (I / (γ dt) - J) kᵢ = f(u + Σⱼ aᵢⱼ kⱼ, t + cᵢ dt) + Σⱼ Cᵢⱼ kⱼ / dt + dᵢ dt ∂f/∂t,
+    (M / (γ dt) - J) kᵢ = f(u + Σⱼ aᵢⱼ kⱼ, t + cᵢ dt) + M Σⱼ Cᵢⱼ kⱼ / dt + dᵢ dt ∂f/∂t,
     u₁ = u + Σᵢ bᵢ kᵢ,    u(t + θ dt) = u + Σᵢ wᵢ(θ) kᵢ,    wᵢ(θ) = Σⱼ weightsᵢ[j] θʲ
 
-(Hairer and Wanner, Solving Ordinary Differential Equations II, IV.7, equation 7.25).
+with the mass matrix `M`, or the identity (Hairer and Wanner, Solving Ordinary Differential
+Equations II, IV.7, equations 7.25 and, for `M`, VI.3).
 """
 struct RosenbrockTableau <: ImplicitTableau
     a::Vector{Vector{Float64}}

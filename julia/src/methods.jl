@@ -34,7 +34,8 @@ end
 
 function load_algorithm(name, package)
     (haskey(EXPLICIT, name) || haskey(IMPLICIT, name)) && return nothing
-    loaded = Base.require(Base.identify_package(Pyjlode, String(package)))
+    package = String(package)
+    loaded = Base.require(Base.identify_package(Pyjlode, package))
     if haskey(TORCHDIFFEQ, name)
         EXPLICIT[name] = explicit_rk(loaded, TORCHDIFFEQ[name])
     elseif endswith(name, ')')
@@ -45,6 +46,10 @@ function load_algorithm(name, package)
         constructor = getglobal(loaded, Symbol(name))
         explicit = Base.invokelatest(is_explicit, constructor)
         (explicit ? EXPLICIT : IMPLICIT)[name] = serial(name, constructor)
+        takes_velocity = package == "OrdinaryDiffEqRKN" || name == "VelocityVerlet"
+        if takes_velocity || package == "OrdinaryDiffEqSymplecticRK"
+            PARTITIONED[name] = takes_velocity
+        end
     end
     return nothing
 end

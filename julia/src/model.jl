@@ -19,6 +19,9 @@ const SecondDerivative{T} = FunctionWrapper{
     Nothing,Tuple{Vector{T},Vector{T},Vector{T},Vector{T},Vector{T},Vector{T},Float64}
 }
 
+# Comes after `Model`, see split.jl.
+abstract type AbstractSplit{T} end
+
 """
     Model{T}
 
@@ -33,6 +36,8 @@ The right-hand side of an ODE and its vector-Jacobian products, for states of el
 - `batch`: the functions for some rows of the state; `nothing` where rows depend on each other
 - `functions`: what stands behind the wrappers; none where it calls Python, or is of rows
 - `replicas`: the same model for further threads, see [`replicas`](@ref)
+- `mass`: what stands before the derivative; `nothing` for the identity
+- `split`: the parts of which the right-hand side is the sum, see [`Split`](@ref); or `nothing`
 """
 struct Model{T}
     value::RightHandSide{T}
@@ -51,6 +56,8 @@ struct Model{T}
     batch::Union{Nothing,Batch{T}}
     functions::Dict{Symbol,Any}
     replicas::Vector{Model{T}}
+    mass::Union{Nothing,Mass{T}}
+    split::Union{Nothing,AbstractSplit{T}}
 end
 
 # A generated function with the memory that it works in.
@@ -156,7 +163,7 @@ function assemble(
         vjp_t, RightHandSide{T}(found(:tgrad, by_products)),
         SecondDerivative{T}(found(:vjp_jvp)),
         states, parameters, haskey(functions, :vjp), depends_on_time, constants, pattern,
-        batch, replicable, Model{T}[],
+        batch, replicable, Model{T}[], nothing, nothing,
     )
 end
 
@@ -244,10 +251,41 @@ function ode_function(model::Model{T}, implicit::Bool) where {T}
     vjp, vjp_p = OnVectors{T}(model.vjp), OnVectors{T}(model.vjp_p)
     implicit || return ODEFunction{true,SciMLBase.FullSpecialize}(value; vjp, vjp_p)
     pattern = jacobian_pattern(model)
-    return ODEFunction{true,SciMLBase.FullSpecialize}(
-        value; vjp, vjp_p, jac=Jacobian(model, pattern), tgrad=OnVectors{T}(model.tgrad),
+    options = (;
+        vjp, vjp_p, jac=Jacobian(model, pattern), tgrad=OnVectors{T}(model.tgrad),
         jac_prototype=prototype(pattern, T, model.states),
     )
+    model.mass === nothing && return ODEFunction{true,SciMLBase.FullSpecialize}(value; options...)
+    return ODEFunction{true,SciMLBase.FullSpecialize}(
+        value; options..., mass_matrix=model.mass.matrix
+    )
+end
+
+# With a mass matrix the initial state is consistent already, see [`initialize`](@ref).
+function ode_problem(f, u0, span, p)
+    f.mass_matrix isa UniformScaling &&
+        return ODEProblem{true,SciMLBase.FullSpecialize}(f, u0, span, p)
+    return ODEProblem{true,SciMLBase.FullSpecialize}(
+        f, u0, span, p; initializealg=SciMLBase.NoInit()
+    )
+end
+
+"""
+    with_mass(model, M)
+
+The model of `M u' = f(u, p, t)`, with the same functions. A matrix smaller than the state counts
+for each of its parts of that length.
+"""
+with_mass(model::Model{T}, M::PyArray) where {T} = with_mass(model, Matrix{T}(M))
+
+function with_mass(model::Model{T}, M::Matrix{T}) where {T}
+    mass, pattern = in_blocks(M, model.states ÷ size(M, 1), jacobian_pattern(model))
+    return changed(model; mass, pattern)
+end
+
+# The same types, so that nothing is compiled anew.
+function changed(model::Model{T}; fields...) where {T}
+    return Model{T}((get(fields, k, getfield(model, k)) for k in fieldnames(Model))...)
 end
 
 "Versions of Julia and of the packages that solve."

@@ -51,6 +51,17 @@ function Pattern(structure::SparseMatrixCSC{Bool,Int}, colors::Vector{Int})
     return Pattern(structure, seeds, entries)
 end
 
+# The pattern with the entries of another matrix too, of which no product with the Jacobian tells.
+function with_entries(pattern::Pattern, matrix::SparseMatrixCSC)
+    (; structure, seeds, entries) = pattern
+    filled = SparseMatrixCSC(
+        matrix.m, matrix.n, matrix.colptr, matrix.rowval, fill(true, length(matrix.rowval))
+    )
+    whole = Pattern(structure .| filled, ones(Int, size(structure, 1)))
+    places = Dict((e[1], e[2]) => e for e in only(whole.entries))
+    return Pattern(whole.structure, seeds, [[places[(e[1], e[2])] for e in c] for c in entries])
+end
+
 # Below, a dense factorization is as quick; KLU has no float32.
 function is_sparse(pattern::Pattern, ::Type{T}) where {T}
     n = size(pattern.structure, 1)

@@ -1,4 +1,5 @@
-# The matrices of implicit stages, α I - ∂f/∂u, factorized once and solved both ways round.
+# The matrices of implicit stages, α M - ∂f/∂u with the mass matrix M or I, factorized once and
+# solved both ways round.
 
 "A dense matrix of implicit stages."
 mutable struct DenseStageMatrix{T}
@@ -14,32 +15,35 @@ A sparse matrix of implicit stages.
 
 # Fields
 - `places`: for each nonzero of the Jacobian, its place among those of `W`
-- `diagonal`: the places of the diagonal
+- `mass_places`, `mass`: the places of the mass matrix's nonzeros, and these
 """
 mutable struct SparseStageMatrix
     const W::SparseMatrixCSC{Float64,Int}
     const places::Vector{Int}
-    const diagonal::Vector{Int}
+    const mass_places::Vector{Int}
+    const mass::Vector{Float64}
     factors::KLU.KLUFactorization{Float64,Int}
 end
 
-function stage_matrix(pattern::Pattern, ::Type{T}) where {T}
-    n = size(pattern.structure, 1)
+function stage_matrix(model::Model{T}) where {T}
+    pattern, n = jacobian_pattern(model), model.states
     if !is_sparse(pattern, T)
         W = Matrix{T}(I, n, n)
         return DenseStageMatrix{T}(W, lu!(W))
     end
     W = SparseMatrixCSC{Float64,Int}(pattern.structure) + I
     numbered = SparseMatrixCSC(n, n, W.colptr, W.rowval, collect(1:nnz(W)))
-    rows, columns, _ = findnz(pattern.structure)
-    places = [numbered[i, j] for (i, j) in zip(rows, columns)]
-    return SparseStageMatrix(W, places, [numbered[i, i] for i in 1:n], KLU.klu(copy(W)))
+    places(matrix) = [numbered[i, j] for (i, j) in zip(findnz(matrix)...)]
+    mass = model.mass === nothing ? sparse(1.0I, n, n) : model.mass.matrix
+    return SparseStageMatrix(
+        W, places(pattern.structure), places(mass), nonzeros(mass), KLU.klu(copy(W))
+    )
 end
 
 """
     factorize!(m, jacobian, α, u, p, t)
 
-Make `m` the matrix `α I - ∂f/∂u` at a point, and factorize it.
+Make `m` the matrix `α M - ∂f/∂u` at a point, and factorize it.
 """
 function factorize!(m::DenseStageMatrix{T}, jacobian::Jacobian{T}, α, u, p, t) where {T}
     (; W) = m
@@ -47,23 +51,21 @@ function factorize!(m::DenseStageMatrix{T}, jacobian::Jacobian{T}, α, u, p, t) 
     products(jacobian, u, p, t) do entry, value
         W[entry[1], entry[2]] = -value
     end
-    for i in axes(W, 1)
-        W[i, i] += T(α)
-    end
+    add_mass!(W, jacobian.model.mass, T(α))
     m.factors = lu!(W; check=false)
     issuccess(m.factors) || throw(BackwardFailure("SingularMatrix", t))
     return nothing
 end
 
 function factorize!(m::SparseStageMatrix, jacobian::Jacobian{Float64}, α, u, p, t)
-    (; W, places, diagonal) = m
+    (; W, places) = m
     values = nonzeros(W)
     fill!(values, 0.0)
     products(jacobian, u, p, t) do entry, value
         values[places[entry[3]]] = -value
     end
-    for place in diagonal
-        values[place] += α
+    for (place, value) in zip(m.mass_places, m.mass)
+        values[place] += α * value
     end
     # The pivots of the last factorization may be zero now; then new ones are chosen.
     KLU.klu!(m.factors, values; check=false)
@@ -72,6 +74,14 @@ function factorize!(m::SparseStageMatrix, jacobian::Jacobian{Float64}, α, u, p,
     m.factors.common.status == KLU.KLU_OK || throw(BackwardFailure("SingularMatrix", t))
     return nothing
 end
+
+function add_mass!(W::Matrix, ::Nothing, α)
+    for i in axes(W, 1)
+        W[i, i] += α
+    end
+    return nothing
+end
+add_mass!(W::Matrix, mass::Mass, α) = (W .+= α .* mass.matrix; nothing)
 
 solve_forward!(m::DenseStageMatrix, x) = ldiv!(m.factors, x)
 solve_forward!(m::SparseStageMatrix, x) = KLU.solve!(m.factors, x)

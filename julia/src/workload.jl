@@ -75,6 +75,20 @@ function exercise(::Type{T}, method, sensitivities; states=2, rows=()) where {T}
     return nothing
 end
 
+# The second equation is algebraic.
+function exercise_mass(::Type{T}, method) where {T}
+    model = with_mass(generate(T, EXAMPLE, 2, 1, 0, 0, true, Pattern(2)), T[1 0; 0 0])
+    settings = Settings(method, 1e-3, 1e-3, 10_000, 0.0, false, 0.0, 0.0)
+    u0, p, ts, out, info = T[1, 1], T[-1], [0.0, 0.5, 1.0], zeros(T, 6), zeros(8)
+    start = initialize(model, u0, p, 0.0, 1e-3, 1e-3, true)
+    solved = forward(model, settings, copy(start.u), p, ts, out, info, "steps")
+    backward(
+        solved, DiscreteAdjoint(), settings, ones(T, 6), zeros(T, 2), zeros(T, 1), zeros(T, 3), info
+    )
+    initialize_back!(start, ones(T, 2), zeros(T, 2), zeros(T, 1), zeros(T, 1))
+    return nothing
+end
+
 # Two workers, so that what runs in threads is compiled too.
 function exercise_rows(::Type{T}, method, keep, name) where {T}
     model = generate(T, EXAMPLE, 2, 1, 0, 0, true)
@@ -154,6 +168,7 @@ end
         end
         exercise(Float64, "Rodas5P", ("discrete", "gauss"))
         exercise(Float64, "Rodas5P", ("discrete",); states=128)
+        exercise_mass(Float64, "Rodas5P")
         exercise_steps(Float64, "Rodas5P")
     end
 end

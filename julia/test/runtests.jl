@@ -6,6 +6,7 @@ using Test
     include("matmul.jl")
     include("rows.jl")
     include("pattern.jl")
+    include("mass.jl")
     include("convolution.jl")
     include("linalg.jl")
     include("indexing.jl")
@@ -14,4 +15,5 @@ using Test
     include("independent.jl")
     include("discrete_implicit.jl")
     include("events.jl")
+    include("partitioned.jl")
 end

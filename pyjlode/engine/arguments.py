@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UnsupportedError
+from ..mass_matrix import unsupported_in_torch
 from ..methods import Method
 from ..problem import Problem, Tolerance, tightest
 from ..sensealg import BacksolveAdjoint, DiscreteAdjoint
@@ -38,6 +39,13 @@ def method_name(problem: Problem) -> str:
 
 
 def _check(problem: Problem) -> None:
+    if problem.mass is not None:
+        raise unsupported_in_torch()
+    if problem.split is not None:
+        raise UnsupportedError(
+            "The torch engine solves no split equations; give the sum of the two functions, or get "
+            "Julia with `pyjlode setup`."
+        )
     if not isinstance(problem.sensealg, (DiscreteAdjoint, BacksolveAdjoint, type(None))):
         raise UnsupportedError(
             f"The torch engine has no {type(problem.sensealg).__name__}; use DiscreteAdjoint "

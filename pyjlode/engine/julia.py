@@ -13,14 +13,17 @@ from torch import Tensor
 
 from ..errors import UnsupportedError, warn
 from ..methods import Method, find_method
+from ..partitioned import takes_time, time_dependent
 from ..problem import Interpolant, Problem, Statistics
 from ..runtime import Runtime
 from ..sensealg import BacksolveAdjoint, DiscreteAdjoint, GaussAdjoint, SensitivityAlgorithm
 from ..trace.leaves import depends_on
 from .functions import Functions
-from .models import Model, ModelCache, Wanted
+from .mass import discrete_adjoint, with_mass
+from .models import Model, ModelCache, Wanted, depends_on_time
 from .pieces import solve_in_pieces
 from .solve import Differentiable, Solve
+from .split import with_split
 from .trajectory import solve_event
 
 _DEFAULT = find_method("Tsit5")
@@ -107,7 +110,13 @@ class JuliaEngine:
         _refuse(problem)
         model = self.models.get(problem, wanted=self.wanted(problem, method, backward))
         sensealg = _choose_sensealg(problem, method, backward, model)
+        if method.problem and not takes_time(method) and depends_on_time(model):
+            raise time_dependent(method)
         parameters = _restricted(model, problem.adjoint_params)
+        if problem.mass is not None:
+            model, problem = with_mass(self.module, model, problem, parameters)
+        if problem.split is not None:
+            model = with_split(self, model, problem.split)
         inputs = (problem.y0, problem.t, *parameters)
         differentiate = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
         solve = Solve(self.functions, model, problem, method, backward, sensealg, stats, dense)
@@ -133,6 +142,8 @@ class JuliaEngine:
 
 def _needs_second(problem: Problem, method: Method) -> bool:
     """Whether the gradient needs second derivatives: a Rosenbrock step's matrix is a Jacobian."""
+    if problem.mass is not None:
+        return True
     discrete = isinstance(problem.sensealg or _default(method), DiscreteAdjoint)
     return discrete and method.has_discrete and method.family == "Rosenbrock"
 
@@ -145,6 +156,8 @@ def _choose_sensealg(
     problem: Problem, method: Method, backward: Method, model: Model
 ) -> SensitivityAlgorithm:
     """The sensitivity algorithm: the one asked for, or the default."""
+    if problem.mass is not None:
+        return discrete_adjoint(problem, method.has_discrete)
     asks = problem.adjoint is not None and problem.adjoint.asks
     sensealg = problem.sensealg
     if sensealg is None and asks:

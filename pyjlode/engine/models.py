@@ -15,6 +15,7 @@ from torch.random import fork_rng
 
 from ..errors import SolverError, TraceError, warn
 from ..independent import check_rows
+from ..partitioned import check_forces
 from ..problem import Problem
 from ..runtime import Runtime, julia_error
 from ..trace.capture import Traced, trace
@@ -184,6 +185,7 @@ class ModelCache:
 
     def _make(self, problem: Problem, wanted: Wanted) -> Model:
         check_rows(problem)
+        check_forces(problem)
         try:
             model = self._trace(problem, wanted)
             self._verify(problem, model)
@@ -293,6 +295,11 @@ class ModelCache:
         if text not in self._warned:
             self._warned.add(text)
             warn(text)
+
+
+def depends_on_time(model: Model) -> bool:
+    """Whether the trace says so; in callback mode there is none."""
+    return model.callback is None and bool(model.handle.depends_on_time)
 
 
 def _first_line(error: Exception) -> str:

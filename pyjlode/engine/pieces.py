@@ -48,7 +48,8 @@ def solve_in_pieces(
     jumps = set(break_points(problem.options, ("jump_t",), problem.t.detach()))
     points = break_points(problem.options, ("step_t", "jump_t"), problem.t.detach())
     options = {k: v for k, v in problem.options.items() if k not in ("step_t", "jump_t")}
-    y, states, t = problem.y0, [problem.y0.unsqueeze(0)], problem.t
+    states: list[Tensor] = []
+    y, t = problem.y0, problem.t
     start = t[:1]
     for i, end in enumerate([*points, inf]):
         values = t.detach()
@@ -67,7 +68,7 @@ def solve_in_pieces(
         found = Statistics()
         solved = solve(piece, found)
         _add(stats, found)
-        states.append(solved[1 : 1 + wanted])
+        states.append(solved[min(i, 1) : 1 + wanted])
         y, start = solved[-1], inside[-1:].detach()
         options.pop("first_step", None)
     return torch.cat(states)

@@ -195,7 +195,8 @@ class Differentiable(torch.autograd.Function):
     def forward(ctx: Any, solve: Solve, y0: Tensor, t: Tensor, *parameters: Tensor) -> Tensor:
         sensealg = solve.sensealg
         if isinstance(sensealg, DiscreteAdjoint):
-            keep = "steps"
+            # With a mass matrix Rodas5P's steps stand in for those of methods without a tableau.
+            keep = "steps" if solve.method.has_discrete else "nothing"
         elif isinstance(sensealg, (BacksolveAdjoint, ForwardSensitivity)) or getattr(
             sensealg, "checkpointing", False
         ):

@@ -1,0 +1,79 @@
+"""States that solve algebraic equations, as nodes of autograd's graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..problem import Problem
+from .arrays import as_array, in_memory
+from .models import Model
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class AlgebraicSolve:
+    """What finds a state; a subclass says how.
+
+    Attributes
+    ----------
+    module : Any
+        The Julia package.
+    model : Model
+    problem : Problem
+    """
+
+    module: Any
+    model: Model
+    problem: Problem
+
+    def find(self, y0: Tensor, t: Tensor, parameters: tuple[Tensor, ...]) -> tuple[Tensor, Any]:
+        """The state, and Julia's ``Start`` for its gradient."""
+        raise NotImplementedError
+
+    def pull_back(
+        self, found: Any, cotangent: Tensor, shapes: list[torch.Size]
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Gradients by the state given, the time and each of the parameters."""
+        dtype = cotangent.dtype
+        sizes = [shape.numel() for shape in shapes]
+        by_u = torch.empty(cotangent.shape, dtype=dtype)
+        by_p, by_t = torch.empty(sum(sizes), dtype=dtype), torch.empty(1, dtype=dtype)
+        with self.model.errors():
+            self.module.initialize_back_b(
+                found, *(as_array(x) for x in (in_memory(cotangent), by_u, by_p, by_t))
+            )
+        parts = [x.view(s) for x, s in zip(torch.split(by_p, sizes), shapes, strict=True)]
+        return by_u, by_t, parts
+
+
+class AlgebraicState(torch.autograd.Function):
+    """The state that an :class:`AlgebraicSolve` finds, with the implicit function theorem."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, solve: AlgebraicSolve, y0: Tensor, t: Tensor, *parameters: Tensor
+    ) -> Tensor:
+        state, ctx.found = solve.find(y0, t, parameters)
+        ctx.solve = solve
+        ctx.shapes = (t.dtype, [p.shape for p in parameters])
+        return state
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        t_dtype, shapes = ctx.shapes
+        by_u, by_t, gradients = ctx.solve.pull_back(ctx.found, cotangent, shapes)
+        return None, by_u, by_t.to(t_dtype), *gradients
+
+
+def listed(residual: Tensor, atol: float) -> str:
+    """Which elements of ``func(t, y)`` are off, and by how much."""
+    places = (~(residual.abs() <= atol)).nonzero().tolist()
+    shown = [f"{residual[tuple(i)]:.3g} at {i}" for i in places[:_SHOWN]]
+    more = f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
+    return ", ".join(shown) + more

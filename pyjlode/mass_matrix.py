@@ -1,0 +1,123 @@
+"""Mass matrices: ``M dy/dt = func(t, y)``, with algebraic equations where ``M`` is singular."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import ArgumentError, UnsupportedError
+from .methods import Method, find_method
+from .states import Layout
+
+METHODS = (
+    "Rodas4", "Rodas42", "Rodas4P", "Rodas4P2", "Rodas5", "Rodas5P", "Rodas5Pe", "Rodas5Pr",
+    "FBDF", "QNDF", "QBDF", "RadauIIA5",
+)  # fmt: skip
+"""Those whose numbers were right when they were tried with a singular matrix (RadauIIA9's were off
+by 7e-4 on Robertson's problem at ``rtol=1e-8``)."""
+
+DEFAULT = "Rodas5P"
+
+INITIALIZATIONS = ("BrownFullBasicInit", "CheckInit")
+"""SciML's names of what is done about an initial state; the first is the default."""
+
+
+@dataclass(frozen=True)
+class MassMatrix:
+    """A checked mass matrix.
+
+    Attributes
+    ----------
+    matrix : torch.Tensor
+        Float64, of the whole state, or of each of its parts of that length.
+    correct : bool
+        Whether an initial state that does not satisfy the algebraic equations is brought to one
+        that does; else it is an error.
+    """
+
+    matrix: Tensor
+    correct: bool
+
+
+def check_mass_matrix(
+    mass_matrix: Any,
+    initializealg: str | None,
+    layout: Layout,
+    y0: Tensor,
+    t: Tensor,
+    method: Method | None,
+    batch: str | None,
+) -> MassMatrix | None:
+    """The mass matrix of a solve, or None where there is none.
+
+    Raises
+    ------
+    ArgumentError
+        If it does not fit the state, or is no constant.
+    UnsupportedError
+        If the method has no mass matrices, or the state is complex.
+    """
+    if initializealg not in (None, *INITIALIZATIONS):
+        raise ArgumentError(
+            f"initializealg must be one of {', '.join(INITIALIZATIONS)}, not {initializealg!r}."
+        )
+    if mass_matrix is None:
+        if initializealg is not None:
+            raise ArgumentError("initializealg is for a mass_matrix, and there is none.")
+        return None
+    if isinstance(mass_matrix, Tensor) and mass_matrix.requires_grad:
+        raise ArgumentError(
+            "mass_matrix is a constant: it cannot require a gradient. Where it has an inverse, "
+            "solve in func by it: torch.linalg.solve(mass_matrix, f)."
+        )
+    matrix = torch.as_tensor(mass_matrix, dtype=torch.float64).cpu().contiguous()
+    if any(layout.complex):
+        raise UnsupportedError(
+            "A mass_matrix needs a real state; solve for the real and imaginary parts as a tuple."
+        )
+    _check_shape(matrix, layout, y0)
+    if t.numel() == 1:
+        raise ArgumentError("With a mass_matrix t must have two times or more.")
+    if batch == "independent":
+        raise UnsupportedError(
+            'batch="independent" has no mass_matrix; leave batch out, or solve the rows one by one.'
+        )
+    _check_method(method or find_method(DEFAULT), matrix)
+    return MassMatrix(matrix, initializealg != "CheckInit")
+
+
+def _check_shape(matrix: Tensor, layout: Layout, y0: Tensor) -> None:
+    n = y0.numel()
+    sizes = {n} if layout.joined or not y0.dim() else {n, y0.shape[-1]}
+    if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) not in sizes:
+        wanted = " or ".join(f"({size}, {size})" for size in sorted(sizes))
+        raise ArgumentError(f"mass_matrix must have shape {wanted}, not {tuple(matrix.shape)}.")
+    if not np.isfinite(matrix.numpy()).all():
+        raise ArgumentError("mass_matrix has values that are not finite.")
+    if n and not bool(matrix.any()):
+        raise ArgumentError("mass_matrix is zero: there is no derivative in the equation.")
+
+
+def _check_method(method: Method, matrix: Tensor) -> None:
+    if method.name in METHODS:
+        return
+    n = len(matrix)
+    regular = n == 0 or int(torch.linalg.matrix_rank(matrix)) == n
+    other = (
+        ", or solve in func by the matrix: torch.linalg.solve(mass_matrix, f)" if regular else ""
+    )
+    raise UnsupportedError(
+        f"{method.name} has no mass_matrix here; use one of {', '.join(METHODS)}{other}."
+    )
+
+
+def unsupported_in_torch() -> UnsupportedError:
+    """What the torch engine says of a mass matrix."""
+    return UnsupportedError(
+        "The torch engine has no mass_matrix; get Julia with `pyjlode setup`, or where the matrix "
+        "has an inverse, solve in func by it: torch.linalg.solve(mass_matrix, f)."
+    )

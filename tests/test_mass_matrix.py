@@ -1,0 +1,254 @@
+"""Mass matrices: singular ones against the ODE that they stand for, regular ones against M⁻¹ f."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+import torch
+from reference import assert_close, gradients
+from stiff_problems import PROBLEMS, rober
+from torch import Tensor
+
+from pyjlode import ArgumentError, SolverError, UnsupportedError, odeint
+from pyjlode.mass_matrix import METHODS
+
+D = torch.float64
+ROBER = PROBLEMS["rober"]
+SEMI_EXPLICIT = torch.diag(torch.tensor([1.0, 1, 0], dtype=D))
+ALL = bool(os.environ.get("PYJLODE_ALL_METHODS"))
+CHOSEN = METHODS if ALL else ("Rodas5P", "FBDF", "QNDF")
+WEIGHTS = torch.tensor([1.0, 1e4, 2], dtype=D)
+
+
+def conserving(k: Tensor, y: Tensor) -> Tensor:
+    """Robertson's problem with the sum of its species as the third equation."""
+    rates = rober(k, y)
+    return torch.stack([rates[0], rates[1], y.sum() - 1])
+
+
+def solve_rober(
+    func: Callable[[Tensor, Tensor], Tensor], y0: Tensor, **options: object
+) -> tuple[Tensor, Tensor, Tensor]:
+    """States, and the gradients by the logarithms of the rates and by ``y0``."""
+    logarithms, y0 = ROBER.rates.log().requires_grad_(), y0.clone().requires_grad_()
+    y = odeint(
+        lambda t, y: func(logarithms.exp(), y), y0, ROBER.t, rtol=1e-8, atol=1e-10,
+        engine="julia", **options,
+    )  # fmt: skip
+    return y.detach(), *torch.autograd.grad((y @ WEIGHTS).sum(), (logarithms, y0))
+
+
+@pytest.fixture(scope="module")
+def ode_form() -> tuple[Tensor, Tensor, Tensor]:
+    return solve_rober(rober, ROBER.y0, method="Rodas5P")
+
+
+def check_rober(found: tuple[Tensor, Tensor, Tensor], ode: tuple[Tensor, Tensor, Tensor]) -> None:
+    for i in range(3):
+        assert_close(found[0][:, i], ode[0][:, i], 1e-5)
+    assert_close(found[1], ode[1], 1e-5)
+    # The third species is what the first two leave of one.
+    assert_close(found[2], ode[2] - ode[2][2], 1e-5)
+
+
+@pytest.mark.parametrize("method", CHOSEN)
+def test_robertson(julia: str, method: str, ode_form: tuple[Tensor, Tensor, Tensor]) -> None:
+    """From a third species that is wrong by 0.3 and has to be found."""
+    y0 = torch.tensor([1, 0, 0.3], dtype=D)
+    check_rober(solve_rober(conserving, y0, method=method, mass_matrix=SEMI_EXPLICIT), ode_form)
+
+
+def test_no_row_is_zero(julia: str, ode_form: tuple[Tensor, Tensor, Tensor]) -> None:
+    """The same equations, each a sum of several, in variables that are sums of several."""
+    rows = torch.tensor([[1.0, 2, 1], [0, 1, 3], [2, 0, 1]], dtype=D)
+    columns = torch.tensor([[1.0, 0, 1], [0, 1, 0], [-1, 0, 1]], dtype=D)
+    back = torch.linalg.inv(columns)
+    logarithms = ROBER.rates.log().requires_grad_()
+    y0 = torch.tensor([1, 0, 0.3], dtype=D, requires_grad=True)
+    z = odeint(
+        lambda t, z: rows @ conserving(logarithms.exp(), back @ z), columns @ y0, ROBER.t,
+        rtol=1e-8, atol=1e-10, mass_matrix=rows @ SEMI_EXPLICIT @ back, engine="julia",
+    )  # fmt: skip
+    y = z @ back.T
+    found = torch.autograd.grad((y @ WEIGHTS).sum(), (logarithms, y0))
+    check_rober((y.detach(), *found), ode_form)
+
+
+@pytest.mark.parametrize("method", CHOSEN)
+def test_driven_circuit(julia: str, method: str) -> None:
+    """x' = -a x + z with 0 = z² - b² exp(2 t), in closed form: all gradients, times included."""
+    a, b = (torch.tensor(v, dtype=D, requires_grad=True) for v in (1.5, 0.7))
+
+    def func(t: Tensor, y: Tensor) -> Tensor:
+        return torch.stack([y[1] - a * y[0], y[1] ** 2 - b**2 * torch.exp(2 * t)])
+
+    def exact(y0: Tensor, t: Tensor) -> Tensor:
+        s, x0 = t - t[0], y0[0]
+        grown, start = b * torch.exp(t) / (1 + a), b * torch.exp(t[0]) / (1 + a)
+        return torch.stack([(x0 - start) * torch.exp(-a * s) + grown, b * torch.exp(t)], dim=1)
+
+    def solve(y0: Tensor, t: Tensor) -> Tensor:
+        return odeint(
+            func, y0, t, method=method, mass_matrix=torch.diag(torch.tensor([1.0, 0.0])),
+            rtol=1e-8, atol=1e-10, engine="julia",
+        )  # fmt: skip
+
+    y0, t = torch.tensor([0.4, 2.0], dtype=D), torch.linspace(0.2, 1.4, 5, dtype=D)
+    states, found = gradients(solve, y0, t, [a, b])
+    expected, reference = gradients(exact, y0, t, [a, b])
+    assert_close(states, expected, 1e-6)
+    for g, e, what in zip(found, reference, ("y0", "t", "a", "b"), strict=True):
+        # Times move along the interpolation, whose slope is of a lower order.
+        assert_close(g, e, 3e-4 if what == "t" else 1e-5, what)
+
+
+REGULAR = torch.tensor([[2.0, 1, 0], [0, 1, 0.5], [0.3, 0, 1]], dtype=D)
+
+
+@pytest.mark.parametrize("method", ["Rodas5P", "QNDF"])
+def test_regular(julia: str, method: str) -> None:
+    """Against the equation solved for the derivative; the matrix once of a row, once of all."""
+    net = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3)).to(D)
+    times = torch.linspace(1, 0, 4, dtype=D)  # and backwards in time
+    y0 = torch.linspace(-1, 1, 6, dtype=D).view(2, 3)
+    options = {"method": method, "rtol": 1e-9, "atol": 1e-11, "engine": "julia"}
+
+    def func(t: Tensor, y: Tensor) -> Tensor:
+        return torch.cos(t) * net(y)
+
+    def by_mass(M: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda y0, t: odeint(func, y0, t, mass_matrix=M, **options)
+
+    def solved(y0: Tensor, t: Tensor) -> Tensor:
+        return odeint(lambda t, y: torch.linalg.solve(REGULAR, func(t, y).T).T, y0, t, **options)
+
+    others = list(net.parameters())
+    expected, reference = gradients(solved, y0, times, others)
+    for M in (REGULAR, torch.block_diag(REGULAR, REGULAR)):
+        states, found = gradients(by_mass(M), y0, times, others)
+        assert_close(states, expected, 1e-6)
+        for g, e in zip(found, reference, strict=True):
+            assert_close(g, e, 1e-5)
+
+
+def test_batch_is_sparse(julia: str) -> None:
+    """Of 64 rows, the Jacobian and the mass matrix are sparse; each row as if it were alone."""
+    rate = torch.linspace(0.5, 2, 64, dtype=D).requires_grad_()
+
+    def func(rate: Tensor, y: Tensor) -> Tensor:
+        x, z, w = y.unbind(-1)
+        return torch.stack([-rate * z, w**3 - x, x + z - w], dim=-1)
+
+    M = torch.tensor([[1.0, 0.5, 0], [0, 0, 0], [0, 0, 0]], dtype=D)
+    y0 = torch.stack([torch.linspace(1, 2, 64, dtype=D)] * 3, dim=1)
+    t = torch.linspace(0, 0.3, 3, dtype=D)
+    whole, found = gradients(
+        lambda y0, t: odeint(lambda t, y: func(rate, y), y0, t, mass_matrix=M, engine="julia"),
+        y0, t, [rate],
+    )  # fmt: skip
+    for i in (0, 40):
+        row = y0[i].clone().requires_grad_()
+        one = odeint(lambda t, y, i=i: func(rate[i], y), row, t, mass_matrix=M, engine="julia")
+        assert_close(whole[:, i], one.detach(), 1e-6)
+        weights = torch.linspace(0.5, 1.5, whole.numel(), dtype=D).view_as(whole)[:, i]
+        loss = (weights * one + 0.3 * one**2).sum()
+        by_row, by_rate = torch.autograd.grad(loss, (row, rate))
+        assert_close(found[0][i], by_row, 1e-5)
+        assert_close(found[2][i], by_rate[i], 1e-5)
+
+
+def test_tuple_interpolation_and_pieces(julia: str) -> None:
+    """x' = z, z = 2 x, of tensors apart; then with 3 x from time 1/2 on."""
+
+    def func(t: Tensor, y: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        x, z = y
+        return z, torch.where(t > 0.5, 3.0, 2.0) * x - z
+
+    M = torch.diag(torch.tensor([1.0, 1, 0, 0]))
+    y0 = (torch.tensor([1.0, 2], dtype=D), torch.zeros(2, dtype=D))
+    options = {"mass_matrix": M, "engine": "julia", "rtol": 1e-6, "atol": 1e-6}
+    solution = odeint(func, y0, [0.0, 0.4], return_solution=True, **options)
+    x, z = solution(0.3)
+    assert_close(x, y0[0] * torch.tensor(0.6, dtype=D).exp(), 1e-4)
+    assert_close(z, 2 * x, 1e-4)
+    x, z = odeint(func, y0, [0.0, 1.0], options={"jump_t": torch.tensor([0.5])}, **options)
+    assert_close(z, torch.stack([2 * x[0], 3 * x[1]]), 1e-4)
+    assert_close(x[1], y0[0] * torch.tensor(1 + 1.5, dtype=D).exp(), 1e-4)
+
+
+def test_check_init_says_which(julia: str) -> None:
+    y0 = torch.tensor([1.0, 0, 0.25], dtype=D)
+    with pytest.raises(SolverError, match=r"func has there 0\.25 at \[2\]") as caught:
+        solve_rober(conserving, y0, mass_matrix=SEMI_EXPLICIT, initializealg="CheckInit")
+    assert caught.value.retcode == "InitialFailure"
+
+
+def test_check_init_takes_what_is_consistent(
+    julia: str, ode_form: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    found = solve_rober(conserving, ROBER.y0, mass_matrix=SEMI_EXPLICIT, initializealg="CheckInit")
+    check_rober(found, ode_form)
+
+
+@pytest.mark.parametrize(
+    ("algebraic", "message"),
+    [
+        (lambda y: y[0] - 1, "index"),  # says nothing of the algebraic variable
+        (lambda y: y[1] ** 2 + 1, "was not brought to one"),  # has no solution
+        (lambda y: y[1].log(), "not finite"),
+    ],
+)
+def test_no_consistent_start(
+    julia: str, algebraic: Callable[[Tensor], Tensor], message: str
+) -> None:
+    y0 = torch.tensor([1.0, -0.7], dtype=D)
+    M = torch.diag(torch.tensor([1.0, 0]))
+    with pytest.raises(SolverError, match=message) as caught:
+        odeint(
+            lambda t, y: torch.stack([-y[0], algebraic(y)]), y0, [0.0, 1], mass_matrix=M,
+            engine="julia",
+        )  # fmt: skip
+    assert caught.value.retcode == "InitialFailure"
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"mass_matrix": torch.eye(2)}, ArgumentError, r"must have shape \(3, 3\)"),
+        ({"mass_matrix": torch.zeros(3, 3)}, ArgumentError, "is zero"),
+        ({"mass_matrix": torch.eye(3) / 0}, ArgumentError, "not finite"),
+        ({"mass_matrix": torch.eye(3).requires_grad_()}, ArgumentError, "cannot require"),
+        ({"initializealg": "CheckInit"}, ArgumentError, "there is none"),
+        ({"mass_matrix": torch.eye(3), "initializealg": "x"}, ArgumentError, "must be one of"),
+        ({"mass_matrix": SEMI_EXPLICIT, "method": "Tsit5"}, UnsupportedError, "Rodas5P"),
+        ({"mass_matrix": torch.eye(3), "method": "dopri5"}, UnsupportedError, "linalg.solve"),
+        ({"mass_matrix": torch.eye(3), "engine": "torch"}, UnsupportedError, "linalg.solve"),
+    ],
+)
+def test_what_is_refused(options: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        odeint(lambda t, y: -y, torch.ones(3), [0.0, 1.0], **options)
+
+
+def test_what_julia_refuses(julia: str) -> None:
+    M, y0, t = torch.eye(3), torch.ones(3, requires_grad=True), [0.0, 1.0]
+
+    def solve(func: Callable[..., Tensor] = lambda t, y: -y, **options: object) -> object:
+        return odeint(func, y0, t, mass_matrix=M, engine="julia", **options)
+
+    with pytest.raises(UnsupportedError, match="DiscreteAdjoint"):
+        solve(sensealg="gauss")
+    with pytest.raises(UnsupportedError, match="Rodas5P"):
+        solve(method="FBDF", sensealg="discrete")
+    with pytest.raises(UnsupportedError, match="return_solution"):
+        solve(event_fn=lambda t, y: y[0] - 0.5)
+    with pytest.raises(UnsupportedError, match="rows one by one"):
+        odeint(
+            lambda t, y: -y, torch.ones(2, 3), t, mass_matrix=M, batch="independent", engine="julia"
+        )
+    with pytest.raises(UnsupportedError, match="draw them before"):
+        solve(lambda t, y: torch.nn.functional.dropout(-y, 0.5))
+    with pytest.warns(match="callback mode"), pytest.raises(UnsupportedError, match="second deriv"):
+        solve(lambda t, y: -y if y[0] > 0 else y)
