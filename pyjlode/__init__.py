@@ -6,6 +6,14 @@ Importing this package starts no Julia and takes no network.
 from importlib.metadata import PackageNotFoundError, version
 
 from .adjoint import odeint_adjoint
+from .cdeint import cdeint
+from .control import (
+    CubicSpline,
+    LinearInterpolation,
+    hermite_cubic_coefficients_with_backward_differences,
+    linear_interpolation_coeffs,
+    natural_cubic_coeffs,
+)
 from .engine import EngineInfo, engine_info, use_engine
 from .errors import (
     ArgumentError,
@@ -41,12 +49,14 @@ except PackageNotFoundError:  # a checkout that was not installed
 __all__ = [
     "ArgumentError",
     "BacksolveAdjoint",
+    "CubicSpline",
     "DiscreteAdjoint",
     "EngineInfo",
     "Explanation",
     "GaussAdjoint",
     "InterpolatingAdjoint",
     "JuliaNotFoundError",
+    "LinearInterpolation",
     "Method",
     "NeuralODE",
     "PyjlodeError",
@@ -58,11 +68,15 @@ __all__ = [
     "Statistics",
     "TraceError",
     "UnsupportedError",
+    "cdeint",
     "engine_info",
     "explain",
     "find_method",
     "find_sensealg",
+    "hermite_cubic_coefficients_with_backward_differences",
+    "linear_interpolation_coeffs",
     "methods",
+    "natural_cubic_coeffs",
     "odeint",
     "odeint_adjoint",
     "odeint_event",
