@@ -6,6 +6,7 @@ Importing this package starts no Julia and takes no network.
 from importlib.metadata import PackageNotFoundError, version
 
 from .adjoint import odeint_adjoint
+from .brownian import BrownianPath
 from .cdeint import cdeint
 from .control import (
     CubicSpline,
@@ -29,6 +30,7 @@ from .methods import Method, find_method, methods
 from .neural_ode import NeuralODE
 from .odeint import odeint, odeint_event
 from .problem import Statistics
+from .sdeint import sdeint
 from .sensealg import (
     BacksolveAdjoint,
     DiscreteAdjoint,
@@ -49,6 +51,7 @@ except PackageNotFoundError:  # a checkout that was not installed
 __all__ = [
     "ArgumentError",
     "BacksolveAdjoint",
+    "BrownianPath",
     "CubicSpline",
     "DiscreteAdjoint",
     "EngineInfo",
@@ -80,6 +83,7 @@ __all__ = [
     "odeint",
     "odeint_adjoint",
     "odeint_event",
+    "sdeint",
     "solve_ivp",
     "use_engine",
 ]
