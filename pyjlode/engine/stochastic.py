@@ -193,9 +193,12 @@ def _update(equation: _Equation, problem: StochasticProblem, states: Tensor) -> 
 
 
 def _failed(problem: StochasticProblem, retcode: str, reached: float) -> SolverError:
+    cures = {"MaxIters": "looser tolerances, or a larger max_num_steps"}
+    cures["DtLessThanMin"] = "looser tolerances, or fixed steps"
+    other = "smaller steps, or a look at f and g for values that are not finite"
     return SolverError(
         f"The solve with {problem.method.name} stopped at t = {reached:.6g} ({retcode}). Try "
-        "smaller steps, or a look at f and g for values that are not finite.",
+        f"{cures.get(retcode, other)}.",
         retcode=retcode,
         t=reached,
     )
