@@ -123,15 +123,15 @@ def sdeint(
         diagonal noise. torchsde's serve too. Default: drawn from ``seed``. It is for fixed steps.
     method : str, optional
         SciML's name: EM, RKMil, SRIW1, SRIW2, SOSRI, SOSRI2 (diagonal and scalar noise), SRA1,
-        SRA2, SRA3, SOSRA, SOSRA2 (additive), EulerHeun (Stratonovich), LambaEM, LambaEulerHeun
-        (with ``adaptive``); or torchsde's: euler, milstein, srk, heun. Default: RKMil for
-        diagonal and scalar noise, else EM; EulerHeun for Stratonovich's equations; with
-        ``adaptive`` SOSRI, SOSRA, LambaEM or LambaEulerHeun.
+        SRA2, SRA3, SOSRA, SOSRA2 (additive), EulerHeun (Stratonovich), LambaEulerHeun
+        (Stratonovich, with ``adaptive``); or torchsde's: euler, milstein, srk, heun. Default: RKMil
+        for diagonal and scalar noise, else EM; EulerHeun for Stratonovich's equations; with
+        ``adaptive`` SOSRI, SOSRA or LambaEulerHeun.
     dt : float, optional
         The longest step. Between two times of ``ts`` all steps have one length. With ``adaptive``
         it is the first.
     adaptive : bool, optional
-        Whether the method chooses its steps.
+        Whether the method chooses its steps; for diagonal and additive noise.
     rtol, atol, dt_min : float, optional
         Tolerances and the shortest step, with ``adaptive``. They are SciML's: a step is measured by
         an estimate of its error that is not small for rough paths, so that 1e-4 can take a
@@ -178,8 +178,9 @@ def sdeint(
     ----------
     Kloeden and Platen, Numerical Solution of Stochastic Differential Equations, 1992; Rößler,
     Runge-Kutta Methods for the Strong Approximation of Solutions of Stochastic Differential
-    Equations, 2010; StochasticDiffEq.jl; torchsde (Li et al., Scalable Gradients for Stochastic
-    Differential Equations, 2020).
+    Equations, 2010; Gaines and Lyons, Variable step size control in the numerical solution of
+    stochastic differential equations, 1997; StochasticDiffEq.jl; torchsde (Li et al., Scalable
+    Gradients for Stochastic Differential Equations, 2020).
 
     Examples
     --------
@@ -280,8 +281,7 @@ def _check(
     chosen = find_stochastic_method(method, sde_type, noise_type, adaptive)
     if adaptive and noise_type == "scalar":
         raise UnsupportedError(
-            "Adaptive steps are not there for scalar noise; declare it as general, which has "
-            "LambaEM or LambaEulerHeun, or leave adaptive out."
+            "Adaptive steps are there for diagonal and additive noise; leave adaptive out."
         )
     return StochasticProblem(
         _wrapped(f), _wrapped(g, squeeze=noise_type == "scalar"), (f, g), y0, times, noises,

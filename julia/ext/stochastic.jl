@@ -35,11 +35,11 @@ end
 
 coefficient(model::Model{T}, p) where {T} = Coefficient{T}(model, copy(vector(p)))
 
-# Fixed methods as torchsde has them: EM evaluates the diffusion where the step starts.
+# Euler's methods evaluate the diffusion where the step starts, as in the books and torchsde.
 const METHODS = Dict{String,Any}(
     "EM" => ito -> EM(false), "EulerHeun" => ito -> EulerHeun(),
     "RKMil" => ito -> RKMil(; interpretation=interpretation(ito)),
-    "LambaEM" => ito -> LambaEM(), "LambaEulerHeun" => ito -> LambaEulerHeun(),
+    "LambaEulerHeun" => ito -> LambaEulerHeun(),
     "SRIW1" => ito -> SRIW1(), "SRIW2" => ito -> SRIW2(), "SOSRI" => ito -> SOSRI(),
     "SOSRI2" => ito -> SOSRI2(), "SRA1" => ito -> SRA1(), "SRA2" => ito -> SRA2(),
     "SRA3" => ito -> SRA3(), "SOSRA" => ito -> SOSRA(), "SOSRA2" => ito -> SOSRA2(),
@@ -125,16 +125,13 @@ function solve_adaptive(
     sde::SDE{T}, method, ito, u0, ts, seed, rtol, atol, dt, dtmin, maxiters, out, info
 ) where {T}
     u0, ts, out, info = copy(vector(u0)), copy(vector(ts)), vector(out), vector(info)
-    zero_noise() = zeros(T, sde.noises == 0 ? length(u0) : sde.batch * sde.noises)
-    noise = DiffEqNoiseProcess.WienerProcess!(
-        ts[1], zero_noise(), zero_noise(); save_everystep=true,
-        rswm=DiffEqNoiseProcess.RSWM(; adaptivealg=:RSwM3),
-    )
+    motions = sde.noises == 0 ? length(u0) : sde.batch * sde.noises
+    noise = Drawn{T}(ts[1], motions, seed)
     integrator = init(
         problem(sde, u0, (ts[1], ts[end]), noise), METHODS[String(method)](Bool(ito));
         dt=Float64(dt), dtmin=Float64(dtmin), adaptive=true, tstops=ts[2:end], saveat=ts,
-        save_everystep=false, dense=false, reltol=T(rtol), abstol=T(atol), seed=UInt64(seed),
-        maxiters=Int(maxiters), verbose=Pyjlode.QUIET, save_noise=true,
+        save_everystep=false, dense=false, reltol=T(rtol), abstol=T(atol),
+        maxiters=Int(maxiters), verbose=Pyjlode.QUIET, save_noise=false,
     )
     solution = solve!(integrator)
     if report!(info, solution, integrator)
@@ -143,6 +140,6 @@ function solve_adaptive(
             copyto!(out, (i - 1) * length(u0) + 1, solution.u[i], 1, length(u0))
         end
     end
-    W = solution.W
-    return string(solution.retcode), copy(W.t), reduce(hcat, W.W)
+    W = [first(noise.known[i]) for i in noise.steps]
+    return string(solution.retcode), noise.t[noise.steps], reduce(hcat, W)
 end

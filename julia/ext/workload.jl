@@ -42,6 +42,7 @@ end
         exercise(Float64, "EM", true; noises=1)
         exercise(Float64, "EulerHeun", false; noises=1)
         exercise(Float64, "SRIW1", true)
+        exercise(Float64, "SRA1", true; noises=1)
         exercise(Float64, "SOSRI", true; fixed=false)
     end
 end

@@ -14,4 +14,5 @@ using Test
     include("independent.jl")
     include("discrete_implicit.jl")
     include("events.jl")
+    include("stochastic.jl")
 end

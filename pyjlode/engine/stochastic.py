@@ -45,6 +45,7 @@ def solve_stochastic(
     adaptive = isinstance(steps, AdaptiveSteps)
     gradients = torch.is_grad_enabled() and problem.method.gradient and not adaptive
     equation = _equation(engine, problem, gradients)
+    _refuse_updates(equation)
     inputs = (problem.y0, *equation.parameters)
     differentiate = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
     if differentiate:
@@ -56,12 +57,11 @@ def solve_stochastic(
         states = _Differentiable.apply(solve, *inputs)
     else:
         states = solve.forward(problem.y0, keep=False)[0]
-    _update(equation, problem, states)
     return states, lambda: path_of(steps.t, steps.first, steps.second)
 
 
 @cache
-def _extension(engine: JuliaEngine) -> Any:
+def load_extension(engine: JuliaEngine) -> Any:
     """Julia's part, which is loaded, with its packages, when it is first needed."""
     seval = engine.runtime.main.seval
     load = seval("(name, uuid) -> (Base.require(Base.PkgId(Base.UUID(uuid), name)); nothing)")
@@ -132,7 +132,7 @@ def _equation(engine: JuliaEngine, problem: StochasticProblem, gradients: bool) 
     drift = _model(engine, problem, f, 0, ("drift",), y0, wanted)
     if m == 0:
         diffusion = _model(engine, problem, g, 1, ("diffusion", problem.scalar), y0, wanted)
-        return _Equation(_extension(engine), drift, diffusion, None, problem)
+        return _Equation(load_extension(engine), drift, diffusion, None, problem)
 
     def columns(t: Tensor, y: Tensor) -> Tensor:
         """As the numbers of Julia's blocks lie, column by column."""
@@ -147,7 +147,7 @@ def _equation(engine: JuliaEngine, problem: StochasticProblem, gradients: bool) 
     if gradients:
         side_by_side = torch.cat([y0.detach(), y0.new_ones(batch, m)], dim=1)
         times = _model(engine, problem, product, 1, ("product", m), side_by_side, wanted)
-    return _Equation(_extension(engine), drift, diffusion, times, problem)
+    return _Equation(load_extension(engine), drift, diffusion, times, problem)
 
 
 def _model(
@@ -184,8 +184,7 @@ def _require_gradient(problem: StochasticProblem, equation: _Equation, adaptive:
         )
 
 
-def _update(equation: _Equation, problem: StochasticProblem, states: Tensor) -> None:
-    """Have the coefficients change what they change, such as running statistics."""
+def _refuse_updates(equation: _Equation) -> None:
     if any(m.updated for m in equation.models):
         raise UnsupportedError(
             "f or g changes tensors when it runs, such as running statistics; call eval() on it."
@@ -286,13 +285,12 @@ def _adaptive(
     with equation.drift.errors(), equation.diffusion.errors():
         retcode, times, values = equation.extension.solve_adaptive(
             equation.handle(), problem.method.name, problem.ito, as_array(y0),
-            problem.ts.numpy(), steps.seed + 1, steps.rtol, steps.atol, steps.dt, steps.dt_min,
+            problem.ts.numpy(), steps.seed, steps.rtol, steps.atol, steps.dt, steps.dt_min,
             steps.max_num_steps, as_array(out), info.numpy(),
         )  # fmt: skip
     if info[0] == 0 or not bool(torch.isfinite(out).all()):
         raise _failed(problem, str(retcode), float(info[1]))
     stats.naccept, stats.nreject = int(info[2]), int(info[3])
-    _update(equation, problem, out)
 
     def path() -> BrownianPath:
         W = torch.from_numpy(np.array(values).T.copy()).view(len(times), y0.shape[0], -1)
