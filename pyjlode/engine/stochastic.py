@@ -17,7 +17,7 @@ from ..problem import Problem, Statistics
 from ..runtime import julia_error
 from ..stochastic_methods import WITH_GRADIENT
 from ..translate.draws import Draw
-from .arrays import as_array, flatten
+from .arrays import as_array, flatten, in_memory
 from .models import Model, Wanted
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ class _FixedSolve:
         extension = self.equation.extension
         with self.equation.drift.errors(), self.equation.diffusion.errors():
             solved = extension.solve_fixed(
-                self.equation.handle(), problem.method.name, problem.ito, as_array(y0),
+                self.equation.handle(), problem.method.name, problem.ito, as_array(in_memory(y0)),
                 steps.t.numpy(), dW, dZ, steps.places, as_array(out), info.numpy(), keep,
             )  # fmt: skip
         if info[0] == 0 or not bool(torch.isfinite(out).all()):
@@ -237,7 +237,7 @@ class _FixedSolve:
         found = [torch.zeros(max(size, 1), dtype=dtype) for size in sizes]
         with equation.drift.errors(), equation.derived.errors():
             equation.extension.backward(
-                solved, as_array(cotangent), self.steps.places, as_array(gradient_y),
+                solved, as_array(in_memory(cotangent)), self.steps.places, as_array(gradient_y),
                 *(x.numpy() for x in found),
             )  # fmt: skip
         gradients = [
@@ -284,7 +284,7 @@ def _adaptive(
     info = torch.zeros(4, dtype=torch.float64)
     with equation.drift.errors(), equation.diffusion.errors():
         retcode, times, values = equation.extension.solve_adaptive(
-            equation.handle(), problem.method.name, problem.ito, as_array(y0),
+            equation.handle(), problem.method.name, problem.ito, as_array(in_memory(y0)),
             problem.ts.numpy(), steps.seed, steps.rtol, steps.atol, steps.dt, steps.dt_min,
             steps.max_num_steps, as_array(out), info.numpy(),
         )  # fmt: skip
