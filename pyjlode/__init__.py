@@ -6,6 +6,15 @@ Importing this package starts no Julia and takes no network.
 from importlib.metadata import PackageNotFoundError, version
 
 from .adjoint import odeint_adjoint
+from .brownian import BrownianPath
+from .cdeint import cdeint
+from .control import (
+    CubicSpline,
+    LinearInterpolation,
+    hermite_cubic_coefficients_with_backward_differences,
+    linear_interpolation_coeffs,
+    natural_cubic_coeffs,
+)
 from .engine import EngineInfo, engine_info, use_engine
 from .errors import (
     ArgumentError,
@@ -21,6 +30,7 @@ from .methods import Method, find_method, methods
 from .neural_ode import NeuralODE
 from .odeint import odeint, odeint_event
 from .problem import Statistics
+from .sdeint import sdeint
 from .sensealg import (
     BacksolveAdjoint,
     DiscreteAdjoint,
@@ -43,6 +53,8 @@ except PackageNotFoundError:  # a checkout that was not installed
 __all__ = [
     "ArgumentError",
     "BacksolveAdjoint",
+    "BrownianPath",
+    "CubicSpline",
     "DiscreteAdjoint",
     "EngineInfo",
     "Explanation",
@@ -50,6 +62,7 @@ __all__ = [
     "GaussAdjoint",
     "InterpolatingAdjoint",
     "JuliaNotFoundError",
+    "LinearInterpolation",
     "Method",
     "NeuralODE",
     "PyjlodeError",
@@ -61,14 +74,19 @@ __all__ = [
     "Statistics",
     "TraceError",
     "UnsupportedError",
+    "cdeint",
     "engine_info",
     "explain",
     "find_method",
     "find_sensealg",
+    "hermite_cubic_coefficients_with_backward_differences",
+    "linear_interpolation_coeffs",
     "methods",
+    "natural_cubic_coeffs",
     "odeint",
     "odeint_adjoint",
     "odeint_event",
+    "sdeint",
     "solve_ivp",
     "steady_state",
     "use_engine",

@@ -11,6 +11,8 @@ import pytest
 
 from pyjlode import methods, runtime
 from pyjlode.steady_state import METHODS as STEADY
+from pyjlode.engine import choose_engine
+from pyjlode.engine.stochastic import load_extension
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,14 +22,16 @@ else:
 PACKAGE = Path(runtime.__file__).parent
 LISTED = json.loads((PACKAGE / "juliapkg.json").read_text())["packages"]
 PROJECT = tomllib.loads((runtime.julia_package() / "Project.toml").read_text())
-STANDARD = {"LinearAlgebra", "SparseArrays"}
+#: Those of the extension for stochastic equations are loaded with the first of them.
+NEEDED = PROJECT["deps"] | PROJECT["weakdeps"]
+STANDARD = {"LinearAlgebra", "Random", "SparseArrays"}
 
 
 def test_the_list_is_the_julia_package_s() -> None:
     """Name, UUID and bounds; PythonCall is juliacall's own to list."""
     expected = {
         name: {"uuid": uuid, "version": PROJECT["compat"][name]}
-        for name, uuid in PROJECT["deps"].items()
+        for name, uuid in NEEDED.items()
         if name not in STANDARD | {"PythonCall"}
     }
     assert expected == LISTED
@@ -58,6 +62,7 @@ def loaded() -> dict[str, tuple[str, str]]:
         main.Pyjlode.load(method.algorithm, method.package, method.backward, method.interpolates)
     for name in STEADY:
         main.Pyjlode.load_steady(name)
+    load_extension(choose_engine("julia"))
     code = """
     Dict(k.name => (string(k.uuid), string(something(pkgversion(m), VERSION)))
          for (k, m) in Base.loaded_modules if k.uuid !== nothing)
@@ -69,7 +74,7 @@ def test_loaded_packages_fit(julia: str, loaded: dict[str, tuple[str, str]]) -> 
     from juliapkg.compat import Compat
     from semver import Version
 
-    for name, uuid in PROJECT["deps"].items():
+    for name, uuid in NEEDED.items():
         found, version = loaded[name]
         assert found == uuid, name
         assert Version.parse(version) in Compat.parse(PROJECT["compat"][name]), (name, version)

@@ -16,4 +16,5 @@ using Test
     include("discrete_implicit.jl")
     include("events.jl")
     include("partitioned.jl")
+    include("stochastic.jl")
 end
