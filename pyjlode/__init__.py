@@ -17,6 +17,16 @@ from .errors import (
     UnsupportedError,
 )
 from .explain import Explanation, explain
+from .layers import (
+    CNF,
+    FFJORD,
+    AugmentedNDELayer,
+    HamiltonianNN,
+    LatentODE,
+    NeuralHamiltonianDE,
+    SplineLayer,
+    TensorLayer,
+)
 from .methods import Method, find_method, methods
 from .neural_ode import NeuralODE
 from .odeint import odeint, odeint_event
@@ -39,15 +49,21 @@ except PackageNotFoundError:  # a checkout that was not installed
     __version__ = "0+unknown"
 
 __all__ = [
+    "CNF",
+    "FFJORD",
     "ArgumentError",
+    "AugmentedNDELayer",
     "BacksolveAdjoint",
     "DiscreteAdjoint",
     "EngineInfo",
     "Explanation",
     "GaussAdjoint",
+    "HamiltonianNN",
     "InterpolatingAdjoint",
     "JuliaNotFoundError",
+    "LatentODE",
     "Method",
+    "NeuralHamiltonianDE",
     "NeuralODE",
     "PyjlodeError",
     "PyjlodeWarning",
@@ -55,7 +71,9 @@ __all__ = [
     "SensitivityAlgorithm",
     "Solution",
     "SolverError",
+    "SplineLayer",
     "Statistics",
+    "TensorLayer",
     "TraceError",
     "UnsupportedError",
     "engine_info",
