@@ -42,6 +42,7 @@ from .sensealg import (
 )
 from .solution import Solution
 from .solve_ivp import solve_ivp
+from .training import collocate_data, multiple_shoot
 
 try:
     __version__ = version("pyjlode")
@@ -76,11 +77,13 @@ __all__ = [
     "TensorLayer",
     "TraceError",
     "UnsupportedError",
+    "collocate_data",
     "engine_info",
     "explain",
     "find_method",
     "find_sensealg",
     "methods",
+    "multiple_shoot",
     "odeint",
     "odeint_adjoint",
     "odeint_event",
