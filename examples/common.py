@@ -59,6 +59,8 @@ def start(description: str | None, arguments: Sequence[str] | None = None) -> Ru
     given = parser.parse_args(arguments)
     engine = pyjlode.engine_info(given.engine)
     print(f"engine: {engine}")
+    # The tensors here are small; torch's threads would wait for each other, and for Julia's.
+    torch.set_num_threads(1)
     torch.manual_seed(given.seed)
     given.out.mkdir(parents=True, exist_ok=True)
     return Run(given.out, given.small, given.resume, engine.name)
@@ -120,7 +122,7 @@ def train(
             random = torch.get_rng_state()
             bar.set_postfix(loss=f"{value.item():.4g}", refresh=False)
             bar.update(1)
-            if len(history) % max(1, steps // 10) == 0:
+            if len(history) % max(1, steps // 10) == 0 or len(history) == steps:
                 save()
     except KeyboardInterrupt:
         save()
