@@ -32,12 +32,15 @@ class Run:
     resume : bool
     engine : str
         "julia" or "torch".
+    data : Path or None
+        A folder of data of the user's, for examples that take one.
     """
 
     out: Path
     small: bool
     resume: bool
     engine: str
+    data: Path | None = None
 
     def save(self, figure: Figure, name: str) -> None:
         """Write a figure, and say where."""
@@ -46,8 +49,13 @@ class Run:
         print(f"the figure is {path}")
 
 
-def start(description: str | None, arguments: Sequence[str] | None = None) -> Run:
-    """Read the command line, choose the engine and say which, and set the seed."""
+def start(
+    description: str | None, arguments: Sequence[str] | None = None, data: str | None = None
+) -> Run:
+    """Read the command line, choose the engine and say which, and set the seed.
+
+    ``data`` says what a folder given with ``--data`` must hold, if an example takes one.
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -56,6 +64,8 @@ def start(description: str | None, arguments: Sequence[str] | None = None) -> Ru
     parser.add_argument("--resume", action="store_true", help="go on where the last run ended")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--engine", choices=["auto", "julia", "torch"], default=None)
+    if data is not None:
+        parser.add_argument("--data", type=Path, default=None, help=data)
     given = parser.parse_args(arguments)
     engine = pyjlode.engine_info(given.engine)
     print(f"engine: {engine}")
@@ -63,7 +73,7 @@ def start(description: str | None, arguments: Sequence[str] | None = None) -> Ru
     torch.set_num_threads(1)
     torch.manual_seed(given.seed)
     given.out.mkdir(parents=True, exist_ok=True)
-    return Run(given.out, given.small, given.resume, engine.name)
+    return Run(given.out, given.small, given.resume, engine.name, getattr(given, "data", None))
 
 
 def train(

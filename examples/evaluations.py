@@ -117,7 +117,7 @@ def draw(run: Run, rows: list[dict[str, float]], over_training: list[float]) -> 
     made = figure(13, 3.2)
     axes = made.subplots(1, 4)
     nfe = [r["evaluations"] for r in rows]
-    axes[0].loglog(nfe, [r["error"] for r in rows], "o-")
+    axes[0].semilogy(nfe, [r["error"] for r in rows], "o-")
     axes[0].set(xlabel="evaluations, forward", ylabel="error of the end state")
     axes[1].plot(nfe, [1e3 * r["time"] for r in rows], "o-")
     axes[1].set(xlabel="evaluations, forward", ylabel="time, ms", ylim=(0, None))

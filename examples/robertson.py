@@ -5,7 +5,7 @@ factors of 3 to 10 the logarithms are learnt, with Rodas5P and its exact discret
 explicit method would need a million steps for each solve; the torch engine has no stiff one, so
 this needs Julia.
 
-    python examples/robertson.py            # 300 steps, about FULL
+    python examples/robertson.py            # 1500 steps, about FULL
     python examples/robertson.py --small    # 3 steps
 """
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run,
         "robertson",
         model,
-        3 if run.small else 300,
+        3 if run.small else 1500,
         lambda: (model(y0) - data).square().mean(),
         rate=0.1,
     )

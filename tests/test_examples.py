@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ from pyjlode import UnsupportedError, engine_info
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 NAMES = sorted(p.stem for p in EXAMPLES.glob("*.py") if p.stem != "common")
 STIFF = ["robertson"]
+# Reads what does not come with the tests' packages; see below.
+DATA = ["digits"]
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +27,7 @@ def _beside_common(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["example"])
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in STIFF])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in STIFF + DATA])
 def test_runs(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With the engine that a user gets who asks for none."""
     run(name, tmp_path)
@@ -42,6 +45,26 @@ def test_stiff_ones_run(julia: str, name: str, tmp_path: Path) -> None:
 def test_stiff_ones_need_julia(name: str, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="pyjlode setup"):
         run(name, tmp_path, "--engine", "torch")
+
+
+def test_digits_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On files as MNIST's, of which one is compressed."""
+    for name, shape in (
+        ("train-images-idx3", (20, 16, 16)),
+        ("train-labels-idx1", (20,)),
+        ("t10k-images-idx3", (16, 16, 16)),
+        ("t10k-labels-idx1", (16,)),
+    ):
+        head = bytes([0, 0, 8, len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape)
+        largest = 10 if "labels" in name else 256
+        content = head + torch.randint(largest, shape, dtype=torch.uint8).numpy().tobytes()
+        (tmp_path / f"{name}-ubyte").write_bytes(content)
+    plain = tmp_path / "t10k-images-idx3-ubyte"
+    plain.with_name(f"{plain.name}.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    plain.unlink()
+    run("digits", tmp_path, "--data", str(tmp_path))
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("ResNet", "RK-Net", "ODE-Net"))
 
 
 def run(name: str, out: Path, *arguments: str) -> None:
