@@ -2,8 +2,9 @@
 
 The same stem and head around six residual blocks (ResNet), or around one ODE block whose field is
 such a block with the time as a channel. Its gradients come from the adjoint, solved backwards in
-time (ODE-Net), or by reverse mode through the solver's steps (RK-Net). The digits are scikit-learn's 1797
-of 8 x 8 pixels, a fifth of them held out; ``--data`` takes a folder with the four files of MNIST.
+time (ODE-Net), or by reverse mode through the solver's steps (RK-Net). The digits are
+scikit-learn's 1797 of 8 x 8 pixels, a fifth of them held out; ``--data`` takes a folder with the
+four files of MNIST.
 
     pip install "pyjlode[examples]"
     python examples/digits.py                  # 500 steps of 64 digits, about FULL

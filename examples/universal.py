@@ -6,7 +6,7 @@ of training follow each other, each a better start for the next: the right-hand 
 smoothed derivatives (``collocate_data``), then over short spans (``multiple_shoot``), then over the
 whole time.
 
-    python examples/universal.py            # 500, 300 and 300 steps, about FULL
+    python examples/universal.py            # 1000, 500 and 500 steps, about FULL
     python examples/universal.py --small    # 3 steps each
 
 After Rackauckas et al., Universal Differential Equations for Scientific Machine Learning, 2020.
@@ -52,7 +52,8 @@ def encounters(y: Tensor) -> Tensor:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train in three ways, print, draw."""
     run = start(__doc__, arguments)
-    steps = (3, 3, 3) if run.small else (500, 300, 300)
+    steps = (3, 3, 3) if run.small else (1000, 500, 500)
+    rates = (5e-3, 1e-3, 3e-4)  # the better the start, the smaller the steps that keep it
     solver = {"rtol": 1e-5, "atol": 1e-6, "engine": run.engine}
     t = torch.linspace(0.0, 8.0, 81)
     exact = odeint(truth, torch.tensor([[2.0, 1.0]]), t, **solver)
@@ -66,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "whole time": lambda: (layer(smooth[0]) - data).square().mean(),
     }
     rows = []
-    for (name, loss), number in zip(stages.items(), steps, strict=True):
-        history = train(run, f"universal-{name.replace(' ', '-')}", field, number, loss, rate=5e-3)
+    for (name, loss), number, rate in zip(stages.items(), steps, rates, strict=True):
+        history = train(run, f"universal-{name.replace(' ', '-')}", field, number, loss, rate=rate)
         with torch.no_grad():
             found = field.net(exact)
             path = layer(smooth[0])
