@@ -242,3 +242,15 @@ def test_wrong_arguments() -> None:
         FFJORD(linear, 2, noise="uniform")
     with pytest.raises(ValueError, match="monte_carlo=False"):
         FFJORD(linear, 2, batch="independent")
+
+
+def test_evaluations_are_counted_both_ways(engine: str) -> None:
+    flow = CNF(linear, 2, engine=engine, sensealg="backsolve", **TIGHT)
+    x = X.clone().requires_grad_()
+    loss = flow.log_prob(x).sum()
+    assert flow.nfe > 0
+    assert flow.nfe_backward == 0
+    loss.backward()
+    assert flow.nfe_backward > 0
+    end = torch.matrix_exp(A)
+    assert_close(x.grad, -X @ end.T @ end, 1e-6)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -58,8 +58,8 @@ class SplineLayer(nn.Module):
     ) -> None:
         super().__init__()
         start, end = time_span(t).tolist()
-        if interpolation not in _CURVES:
-            raise ValueError(f"interpolation must be one of {', '.join(_CURVES)}.")
+        if interpolation not in get_args(Interpolation):
+            raise ValueError(f"interpolation must be one of {', '.join(get_args(Interpolation))}.")
         if not 0 < step <= end - start:
             raise ValueError(f"step must be above zero and within the time span, not {step}.")
         number = int((end - start) / step * (1 + 1e-9)) + 1
@@ -70,10 +70,11 @@ class SplineLayer(nn.Module):
         self.step = step
         self.interpolation = interpolation
         self.points = nn.Parameter(values.detach().clone())
-        slopes = _SLOPES[interpolation](number)
-        # From points to the curve's derivatives (quadratic) or second derivatives (cubic) there,
-        # in units of the step.
-        self.register_buffer("slopes", slopes.to(values.dtype), persistent=False)
+        if interpolation in _SLOPES:
+            # From points to the curve's derivatives (quadratic) or second derivatives (cubic)
+            # there, in units of the step.
+            slopes = _SLOPES[interpolation](number).to(values.dtype)
+            self.register_buffer("slopes", slopes, persistent=False)
 
     def forward(self, t: Tensor) -> Tensor:
         """Values at times ``t`` of any shape, ``(*t.shape, *channels)``.
@@ -82,24 +83,25 @@ class SplineLayer(nn.Module):
         """
         points = self.points.flatten(1) if self.points.dim() > 1 else self.points[:, None]
         place = (t.to(points.dtype) - self.start) / self.step
-        piece = place.detach().floor().clamp(0, len(points) - 2).long()
+        return self._values(points, place).reshape((*t.shape, *self.points.shape[1:]))
+
+    def _values(self, points: Tensor, place: Tensor) -> Tensor:
+        """At places in units of the step, ``(*place.shape, channels)``."""
+        before = place.detach().floor()
         if self.interpolation == "constant":
-            piece = place.detach().floor().clamp(0, len(points) - 1).long()
-            values = points[piece]
-        else:
-            s = (place - piece)[..., None]
-            slopes = self.slopes @ points
-            ends = (points[piece], points[piece + 1], slopes[piece], slopes[piece + 1])
-            values = _CURVES[self.interpolation](s, *ends)
-        return values.reshape((*t.shape, *self.points.shape[1:]))
+            return points[before.clamp(0, len(points) - 1).long()]
+        piece = before.clamp(0, len(points) - 2).long()
+        s = (place - piece)[..., None]
+        left, right = points[piece], points[piece + 1]
+        if self.interpolation == "linear":
+            return left + s * (right - left)
+        slopes = self.slopes @ points
+        curve = _quadratic if self.interpolation == "quadratic" else _cubic
+        return curve(s, left, right, slopes[piece], slopes[piece + 1])
 
     def extra_repr(self) -> str:
         """What ``repr`` shows."""
         return f"start={self.start}, step={self.step}, interpolation={self.interpolation}"
-
-
-def _linear(s: Tensor, a: Tensor, b: Tensor, _: Tensor, __: Tensor) -> Tensor:
-    return a + s * (b - a)
 
 
 def _quadratic(s: Tensor, a: Tensor, _: Tensor, p: Tensor, q: Tensor) -> Tensor:
@@ -111,18 +113,6 @@ def _cubic(s: Tensor, a: Tensor, b: Tensor, p: Tensor, q: Tensor) -> Tensor:
     """From ``a`` to ``b`` with second derivatives ``p`` and ``q`` at both ends."""
     r = 1 - s
     return r * a + s * b + ((r**3 - r) * p + (s**3 - s) * q) / 6
-
-
-_CURVES: dict[str, Callable[..., Tensor]] = {
-    "constant": _linear,
-    "linear": _linear,
-    "quadratic": _quadratic,
-    "cubic": _cubic,
-}
-
-
-def _no_slopes(number: int) -> Tensor:
-    return torch.zeros(number, number, dtype=torch.float64)
 
 
 def _quadratic_slopes(number: int) -> Tensor:
@@ -146,8 +136,6 @@ def _cubic_slopes(number: int) -> Tensor:
 
 
 _SLOPES: dict[str, Callable[[int], Tensor]] = {
-    "constant": _no_slopes,
-    "linear": _no_slopes,
     "quadratic": _quadratic_slopes,
     "cubic": _cubic_slopes,
 }
