@@ -1,8 +1,9 @@
 """Latent ODE on bidirectional spirals, after section 5.1 of the paper, against an RNN.
 
-Spirals, half of them clockwise, each from a random place of a long one, are observed at 30, 50 or
-100 of 100 equally spaced times, with noise. The models predict 100 times further on, where nothing
-is observed; the figure of merit is the RMSE there against the spirals without noise.
+Spirals, half of them clockwise, each one turn from a random place of three, are observed at 30, 50
+or 100 of 100 equally spaced times, with noise. Of new ones the models predict the next turn, 100
+times at which nothing is observed; the figure of merit is the RMSE there against the spirals
+without noise.
 
 - The latent ODE: an RNN of 25 units reads backwards; 4 latent numbers, a field and a decoder of one
   hidden layer of 20 each; the evidence's lower bound is maximized.
@@ -30,10 +31,12 @@ PAPER = {"latent ODE": (0.1642, 0.1502, 0.1346), "RNN": (0.3937, 0.3202, 0.1813)
 TIMES = torch.linspace(0.0, 4 * math.pi, 200)
 
 
-def spirals(n: int) -> Tensor:
-    """Spirals of shape ``(200, n, 2)``; even ones turn clockwise, from outside to inside."""
-    start = 2 * math.pi * torch.rand(n)
-    angle = start + TIMES[:, None]
+def spirals(n: int, turns: int) -> Tensor:
+    """Spirals of shape ``(100 turns, n, 2)``; even ones turn clockwise, from outside to inside.
+
+    All are parts of one of three turns; the start is such that they do not end before its end.
+    """
+    angle = 2 * math.pi * (3 - turns) * torch.rand(n) + TIMES[: 100 * turns, None]
     sign = torch.where(torch.arange(n) % 2 == 0, -1.0, 1.0)
     outward = 0.3 + 0.1 * angle
     inward = 0.3 + 0.1 * (6 * math.pi - angle)
@@ -104,8 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train both models for each number of observations, print, draw."""
     run = start(__doc__, arguments)
     n, batch, steps = (8, 8, 3) if run.small else (1000, 100, 1500)
-    truth, new = spirals(n), spirals(8 if run.small else 200)
-    noisy = truth[:100] + NOISE * torch.randn(100, n, 2)
+    truth, new = spirals(n, 1), spirals(8 if run.small else 200, 2)
+    noisy = truth + NOISE * torch.randn(100, n, 2)
     new_noisy = new[:100] + NOISE * torch.randn(100, new.shape[1], 2)
     errors: dict[str, list[float]] = {"latent ODE": [], "RNN": []}
     drawn = []
