@@ -8,6 +8,12 @@ classes. It is trained at rtol 1e-4, and then its block is solved at tolerances 
 - evaluations of the backward pass against those of the forward pass, for each adjoint;
 - evaluations of the forward pass over the training.
 
+Measured on the Julia engine: the error falls from 0.3 to 2e-10 as the evaluations grow from 33 to
+819, in proportion to which the time grows; over the training they grow from 27 to 75. All of that
+is as in the paper, but the backward pass is not: the paper's takes about half the evaluations of
+the forward one. Here the discrete adjoint takes as many, for it goes back through the same steps,
+and the continuous ones 1.1 to 1.7 times as many at equal tolerances.
+
     python examples/evaluations.py            # 1500 steps of 256 points, about FULL
     python examples/evaluations.py --small    # 5 steps of 32 points
 """

@@ -3,8 +3,11 @@
 A Hamiltonian net and a plain neural ODE of the same size learn from short noisy trajectories of a
 pendulum, H = p²/2 - cos q, and are then solved for ten times as long, from states not seen before.
 
-    python examples/hamiltonian.py            # 1500 steps of 40 trajectories, about FULL
+    python examples/hamiltonian.py            # 1500 steps of 40 trajectories, about 1 minute
     python examples/hamiltonian.py --small    # 3 steps of 4 trajectories
+
+Measured on the Julia engine: the energy was off by 0.006 at the end with the Hamiltonian net (0.024
+at most) and by 0.085 without (0.112 at most), with RMSEs of the states of 0.091 and 0.095.
 
 After Greydanus, Dzamba and Yosinski, Hamiltonian Neural Networks, 2019.
 """
