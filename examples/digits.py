@@ -7,7 +7,7 @@ scikit-learn's 1797 of 8 x 8 pixels, a fifth of them held out; ``--data`` takes 
 four files of MNIST.
 
     pip install "pyjlode[examples]"
-    python examples/digits.py                  # 500 steps of 64 digits, about FULL
+    python examples/digits.py                  # 400 steps of 32 digits, about FULL
     python examples/digits.py --data ~/mnist   # the paper's data
     python examples/digits.py --small          # 2 steps of 8 digits
 
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from pyjlode import NeuralODE
 
-CHANNELS = 32
+CHANNELS = 16
 
 
 class Residual(nn.Module):
@@ -50,7 +50,7 @@ class Field(nn.Module):
     def __init__(self, time: bool = True) -> None:
         super().__init__()
         self.time = time
-        self.norms = nn.ModuleList(nn.GroupNorm(8, CHANNELS) for _ in range(2))
+        self.norms = nn.ModuleList(nn.GroupNorm(4, CHANNELS) for _ in range(2))
         self.convolutions = nn.ModuleList(
             nn.Conv2d(CHANNELS + time, CHANNELS, 3, padding=1) for _ in range(2)
         )
@@ -75,14 +75,14 @@ class Network(nn.Module):
         stem: list[nn.Module] = [nn.Conv2d(1, CHANNELS, 3, padding=1)]
         for _ in range(halvings):
             stem += [
-                nn.GroupNorm(8, CHANNELS),
+                nn.GroupNorm(4, CHANNELS),
                 nn.ReLU(),
                 nn.Conv2d(CHANNELS, CHANNELS, 4, stride=2, padding=1),
             ]
         self.stem = nn.Sequential(*stem)
         self.middle = middle
         self.head = nn.Sequential(
-            nn.GroupNorm(8, CHANNELS),
+            nn.GroupNorm(4, CHANNELS),
             nn.ReLU(),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
@@ -138,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train the three nets, print, draw."""
     run = start(__doc__, arguments, data="the four files of MNIST")
     images, classes, test, truth = load(run.data)
-    batch, steps = (8, 2) if run.small else (64, 500)
+    batch, steps = (8, 2) if run.small else (32, 400)
     if run.small:
         test, truth = test[:16], truth[:16]
     middles: dict[str, nn.Module] = {

@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, data in DATA.items():
         cnf = CNF(TimeMLP(2, 64, 64, 2), 2, rtol=1e-4, atol=1e-4, engine=run.engine)
         planar = PlanarFlow(8 if run.small else 64)
-        test = data.sample(200 if run.small else 5000)
+        test = data.sample(64 if run.small else 5000)
         row = [name, data.log_prob(test).mean().item()]
         for kind, flow in (("cnf", cnf), ("planar", planar)):
             history = train(
@@ -132,11 +132,11 @@ def draw(run: Run, drawn: list[tuple[str, Curve, CNF, PlanarFlow]]) -> None:
     """For each data set: data, samples at five times, the densities."""
     made = figure(18, 2.4 * len(drawn))
     axes = made.subplots(len(drawn), 8)
-    reach, pixels = 3.2, 20 if run.small else 160
+    reach, pixels = 3.2, 8 if run.small else 160
     axis = torch.linspace(-reach, reach, pixels)
     grid = torch.cartesian_prod(axis, axis)
     for line, (name, data, cnf, planar) in zip(axes, drawn, strict=True):
-        n = 200 if run.small else 3000
+        n = 64 if run.small else 3000
         line[0].plot(*data.sample(n).T, ".", ms=1, color="0.3")
         line[0].set_title(name)
         times = torch.linspace(1.0, 0.0, 5)

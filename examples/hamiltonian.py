@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     solver = {"rtol": 1e-5, "atol": 1e-6, "engine": run.engine}
     y0 = states(n)
     data = odeint(pendulum, y0, t, **solver) + 0.02 * torch.randn(16, n, 2)
-    later, new = torch.linspace(0.0, 30.0, 301), states(10)
+    later, new = torch.linspace(0.0, 30.0, 301), states(min(n, 10))
     truth = odeint(pendulum, new, later, **solver)
     models = {
         "Hamiltonian": NeuralHamiltonianDE(mlp(2, 32, 32, 1), t, **solver),

@@ -106,7 +106,7 @@ def root_mean_square(x: Tensor) -> float:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train both models for each number of observations, print, draw."""
     run = start(__doc__, arguments)
-    n, batch, steps = (8, 8, 3) if run.small else (1000, 100, 1500)
+    n, batch, steps = (8, 8, 3) if run.small else (1000, 100, 800)
     truth, new = spirals(n, 1), spirals(8 if run.small else 200, 2)
     noisy = truth + NOISE * torch.randn(100, n, 2)
     new_noisy = new[:100] + NOISE * torch.randn(100, new.shape[1], 2)

@@ -6,7 +6,7 @@ explicit method would need a million steps for each solve; the torch engine has 
 this needs Julia.
 
 Measured, with 1 % of noise in the data: the rates were off by 1.2, 0.6 and 1.4 % at the end. A step
-of the training took from 2 ms, alone, to 22 ms on average on a busy machine.
+of the training took 2 ms at best and 22 ms on average, on a busy machine.
 
     python examples/robertson.py            # 1500 steps, about 1 minute
     python examples/robertson.py --small    # 3 steps
