@@ -26,6 +26,16 @@ from .errors import (
     UnsupportedError,
 )
 from .explain import Explanation, explain
+from .layers import (
+    CNF,
+    FFJORD,
+    AugmentedNDELayer,
+    HamiltonianNN,
+    LatentODE,
+    NeuralHamiltonianDE,
+    SplineLayer,
+    TensorLayer,
+)
 from .methods import Method, find_method, methods
 from .neural_ode import NeuralODE
 from .odeint import odeint, odeint_event
@@ -44,6 +54,7 @@ from .sensealg import (
 from .solution import Solution
 from .solve_ivp import solve_ivp
 from .steady_state import steady_state
+from .training import collocate_data, multiple_shoot
 
 try:
     __version__ = version("pyjlode")
@@ -51,7 +62,10 @@ except PackageNotFoundError:  # a checkout that was not installed
     __version__ = "0+unknown"
 
 __all__ = [
+    "CNF",
+    "FFJORD",
     "ArgumentError",
+    "AugmentedNDELayer",
     "BacksolveAdjoint",
     "BrownianPath",
     "CubicSpline",
@@ -60,10 +74,13 @@ __all__ = [
     "Explanation",
     "ForwardSensitivity",
     "GaussAdjoint",
+    "HamiltonianNN",
     "InterpolatingAdjoint",
     "JuliaNotFoundError",
+    "LatentODE",
     "LinearInterpolation",
     "Method",
+    "NeuralHamiltonianDE",
     "NeuralODE",
     "PyjlodeError",
     "PyjlodeWarning",
@@ -71,10 +88,13 @@ __all__ = [
     "SensitivityAlgorithm",
     "Solution",
     "SolverError",
+    "SplineLayer",
     "Statistics",
+    "TensorLayer",
     "TraceError",
     "UnsupportedError",
     "cdeint",
+    "collocate_data",
     "engine_info",
     "explain",
     "find_method",
@@ -82,6 +102,7 @@ __all__ = [
     "hermite_cubic_coefficients_with_backward_differences",
     "linear_interpolation_coeffs",
     "methods",
+    "multiple_shoot",
     "natural_cubic_coeffs",
     "odeint",
     "odeint_adjoint",

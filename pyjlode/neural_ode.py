@@ -76,6 +76,11 @@ class NeuralODE(nn.Module):
         """Right-hand-side evaluations of the last forward solve."""
         return self.stats.nfe
 
+    @property
+    def nfe_backward(self) -> int:
+        """Evaluations of the adjoint's right-hand side, after the backward pass."""
+        return self.stats.nfe_backward
+
     def forward(self, y0: Any, t: Tensor | Sequence[float] | None = None) -> Any:
         """Solve from ``y0``.
 

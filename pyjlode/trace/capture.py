@@ -146,6 +146,12 @@ def trace(
     if derivatives:
         graph, has_second = _trace_derivatives(func, t, y, parameters, jacobian, second)
         updated = take_out_updates(graph)
+        known = {id(x) for x in parameters}
+        more = [x for x in _outside_tensors(graph) if x.requires_grad and id(x) not in known]
+        if more:  # func looks whether its state requires a gradient, and uses them only then
+            parameters = (*parameters, *more)
+            graph, has_second = _trace_derivatives(func, t, y, parameters, jacobian, second)
+            updated = take_out_updates(graph)
     constants = tuple(x for x in _outside_tensors(graph) if not x.requires_grad)
     for x in parameters:
         if x.dtype not in (y.dtype, y.dtype.to_complex()):

@@ -1,0 +1,82 @@
+"""``SolvedLayer``: what layers that solve an ODE have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..odeint import odeint
+from ..problem import Statistics
+
+_ARGUMENTS = {"method", "sensealg", "rtol", "atol", "options", "engine", "batch"}
+
+
+class SolvedLayer(nn.Module):
+    """A layer with arguments for :func:`pyjlode.odeint` and the counts of its last solve.
+
+    Parameters
+    ----------
+    **solver
+        ``method``, ``sensealg``, ``rtol``, ``atol``, ``options``, ``engine`` and ``batch``, as for
+        :func:`pyjlode.odeint`.
+
+    Attributes
+    ----------
+    stats : Statistics
+        Counts of the last solve.
+
+    Raises
+    ------
+    TypeError
+        If ``solver`` has another argument.
+    """
+
+    def __init__(self, **solver: Any) -> None:
+        super().__init__()
+        unknown = sorted(set(solver) - _ARGUMENTS)
+        if unknown:
+            raise TypeError(
+                f"{type(self).__name__} takes no {', '.join(unknown)}; "
+                f"for the solver it takes {', '.join(sorted(_ARGUMENTS))}."
+            )
+        self.solver = solver
+        self.stats = Statistics()
+
+    @property
+    def nfe(self) -> int:
+        """Right-hand-side evaluations of the last forward solve."""
+        return self.stats.nfe
+
+    @property
+    def nfe_backward(self) -> int:
+        """Evaluations of the adjoint's right-hand side, after the backward pass."""
+        return self.stats.nfe_backward
+
+    def solve(
+        self, func: Callable[[Tensor, Tensor], Tensor], y0: Tensor, t: Tensor | Sequence[float]
+    ) -> Tensor:
+        """States at ``t``, of shape ``(T, *y0.shape)``, by the layer's method; counted."""
+        self.stats = Statistics()
+        states: Tensor = odeint(func, y0, t, stats=self.stats, **self.solver)
+        return states
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows beside the modules inside."""
+        return ", ".join(f"{name}={value}" for name, value in self.solver.items())
+
+
+def time_span(t: Sequence[float] | Tensor) -> Tensor:
+    """The two ends of a solve, checked.
+
+    Raises
+    ------
+    ValueError
+        If they are not two different numbers.
+    """
+    span = torch.as_tensor(t, dtype=torch.float64)
+    if span.shape != (2,) or bool(span[0] == span[1]):
+        raise ValueError(f"t must be two different times, start and end, not {t}.")
+    return span
