@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from pyjlode import methods, runtime
-from pyjlode.steady_state import METHODS as STEADY
 from pyjlode.engine import choose_engine
 from pyjlode.engine.stochastic import load_extension
+from pyjlode.steady_state import METHODS as STEADY
 
 if sys.version_info >= (3, 11):
     import tomllib
