@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 README = Path(__file__).resolve().parent.parent / "README.md"
+DOCS = README.parent / "docs"
 
 
 def test_the_example_learns(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,6 +23,23 @@ def test_the_example_learns(engine: str, monkeypatch: pytest.MonkeyPatch) -> Non
     assert float(last["loss"].detach()) < float(first["loss"].detach())
 
 
-def test_its_files_exist() -> None:
-    for target in re.findall(r"\]\(([^):]+)\)", README.read_text()):
-        assert (README.parent / target).exists(), target
+def test_each_kind_of_problem_runs_as_it_stands(
+    julia: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYJLODE_ENGINE", "julia")
+    monkeypatch.setattr("pyjlode.engine._chosen", None)
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "problems.md").read_text(), re.S)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, names)
+    assert len(blocks) == 7
+    assert torch.isfinite(names["k"].grad).all() and names["k"].grad.all()
+    assert float(names["energy"].max() - names["energy"].min()) < 1e-8
+    assert abs(float(names["h"].grad) + 2.5) < 1e-6
+    assert float(names["sde"].rate.grad) < 0
+
+
+def test_files_that_are_named_exist() -> None:
+    for page in (README, *DOCS.glob("*.md")):
+        for target in re.findall(r"\]\(([^):#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
