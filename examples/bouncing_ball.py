@@ -4,7 +4,7 @@ A ball is thrown from known heights at known speeds; the times of its first four
 with noise. Gravity, the height of the floor, which is where the event is, and the part of the speed
 that a bounce keeps are learnt through the solver's events, whose times are differentiable.
 
-    python examples/bouncing_ball.py            # 300 steps, about FULL
+    python examples/bouncing_ball.py            # 300 steps; not measured in full yet
     python examples/bouncing_ball.py --small    # 1 step of 1 throw
 
 After Chen, Amos and Nickel, Learning Neural Event Functions for Ordinary Differential Equations,

@@ -14,7 +14,7 @@ is as in the paper, but the backward pass is not: the paper's takes about half t
 the forward one. Here the discrete adjoint takes as many, for it goes back through the same steps,
 and the continuous ones 1.1 to 1.7 times as many at equal tolerances.
 
-    python examples/evaluations.py            # 1500 steps of 256 points, about FULL
+    python examples/evaluations.py            # 1500 steps of 256 points, about 5 minutes
     python examples/evaluations.py --small    # 3 steps of 32 points
 """
 
