@@ -12,7 +12,8 @@ four files of MNIST.
     python examples/digits.py --small          # 2 steps of 8 digits
 
 Not measured in full yet. The paper's figures on MNIST: ResNet 0.41 % with 0.60 M parameters, RK-Net
-0.47 % and ODE-Net 0.42 % with 0.22 M; in memory ResNet grows with the blocks, RK-Net with the steps, ODE-Net with neither.
+0.47 % and ODE-Net 0.42 % with 0.22 M; in memory ResNet grows with the blocks, RK-Net with the
+steps, ODE-Net with neither.
 """
 
 from __future__ import annotations
