@@ -7,12 +7,13 @@ scikit-learn's 1797 of 8 x 8 pixels, a fifth of them held out; ``--data`` takes 
 four files of MNIST.
 
     pip install "pyjlode[examples]"
-    python examples/digits.py                  # 400 steps of 32 digits, about FULL
+    python examples/digits.py                  # 400 steps of 32 digits
     python examples/digits.py --data ~/mnist   # the paper's data
     python examples/digits.py --small          # 2 steps of 8 digits
 
-The paper's figures on MNIST: ResNet 0.41 % with 0.60 M parameters, RK-Net 0.47 % and ODE-Net 0.42 %
-with 0.22 M; in memory ResNet grows with the blocks, RK-Net with the steps, ODE-Net with neither.
+Not measured in full yet. The paper's figures on MNIST: ResNet 0.41 % with 0.60 M parameters, RK-Net
+0.47 % and ODE-Net 0.42 % with 0.22 M; in memory ResNet grows with the blocks, RK-Net with the
+steps, ODE-Net with neither.
 """
 
 from __future__ import annotations

@@ -10,7 +10,13 @@ without noise.
 - The RNN: 25 units, which get the time since the last observation, and predict the next one's mean;
   trained by its likelihood, and run on its own predictions later.
 
-    python examples/latent_ode.py            # FULL
+Measured, trained on the Julia engine, with 30 and 50 observed (100 was not run to its end): latent
+ODE 0.197 and 0.372, RNN 0.184 and 0.194; the paper has 0.1642 and 0.1502 against 0.3937 and 0.3202.
+So the paper's order is not reproduced here. The spirals are others, the training is short, and the
+RNN is a stronger one: it predicts the change from the last state and fills gaps with its own
+predictions.
+
+    python examples/latent_ode.py            # 800 steps of 100 spirals, about 10 minutes
     python examples/latent_ode.py --small    # 3 steps of 8 spirals
 """
 

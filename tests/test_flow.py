@@ -125,7 +125,7 @@ def test_a_base_of_ones_own(engine: str) -> None:
 def test_every_gradient(engine: str, monte_carlo: bool) -> None:
     """Also the regularizing integrals', which rest on derivatives of the field."""
     flow = FFJORD(
-        Field(hidden=1),
+        Field(hidden=2),
         2,
         regularize=True,
         monte_carlo=monte_carlo,

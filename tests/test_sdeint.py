@@ -442,6 +442,16 @@ def test_another_s_brownian_motion(julia: str) -> None:
         assert torch.equal(*pair)
 
 
+def test_times_of_single_precision(julia: str) -> None:
+    """Their rounding makes no steps more, and finds its place in a path."""
+    sde, y0, ts = Geometric("ito"), torch.ones(2, 1, dtype=D), torch.linspace(0, 10, 101)
+    y, path = sdeint(sde, y0, ts, dt=0.01, seed=0, return_noise=True, engine=julia)
+    assert len(path.t) == 1001
+    grid = torch.linspace(0, 10, 1001, dtype=D)
+    again = sdeint(sde, y0, grid[::10], BrownianPath(grid, path.W), dt=0.01, engine=julia)
+    assert_close(y, again, 1e-4)
+
+
 def test_names_of_the_coefficients(julia: str) -> None:
     class Other(Geometric):
         def h(self, t: Tensor, y: Tensor) -> Tensor:
