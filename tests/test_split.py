@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 
@@ -10,7 +11,7 @@ import torch
 from reference import assert_close, gradients
 from torch import Tensor
 
-from pyjlode import ArgumentError, UnsupportedError, odeint
+from pyjlode import ArgumentError, Statistics, UnsupportedError, odeint
 from pyjlode.split import METHODS
 
 D = torch.float64
@@ -61,6 +62,27 @@ def test_parts_of_one_structure(julia: str) -> None:
     x, z = odeint((scaled(-3.0), scaled(1.0)), y0, [0.0, 0.5], engine="julia")
     assert_close(x[1], torch.exp(torch.tensor(-1.0, dtype=D)) * y0[0], 1e-6)
     assert_close(z[1], torch.exp(torch.tensor(-1.0, dtype=D)) * y0[1], 1e-6)
+
+
+def test_only_the_first_is_implicit(julia: str) -> None:
+    """With the stiff part second, steps are as short as an explicit method's."""
+
+    def stiff(t: Tensor, y: Tensor) -> Tensor:
+        return -1e4 * (y - torch.cos(t))
+
+    def gentle(t: Tensor, y: Tensor) -> Tensor:
+        return -torch.sin(t) * torch.ones_like(y)
+
+    counts = []
+    for parts, error in (((stiff, gentle), 1e-5), ((gentle, stiff), 1e-2)):
+        stats = Statistics()
+        y = odeint(
+            parts, torch.ones(1, dtype=D), [0.0, 0.1], rtol=1e-7, atol=1e-8, stats=stats,
+            engine="julia",
+        )  # fmt: skip
+        assert abs(float(y[-1]) - math.cos(0.1)) < error
+        counts.append(stats.naccept)
+    assert counts[1] > 100 > counts[0]
 
 
 @pytest.mark.parametrize(
