@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -33,6 +35,32 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         # With no Julia these tests are not collected; the last line of the summary says so. With
         # one that does not start they fail.
         metafunc.parametrize("julia", ["julia"] if config.find() else [], indirect=True)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """In a run by several processes one more has Julia compile this checkout's package, which takes
+    minutes, while they run what needs no Julia."""
+    controls = getattr(session.config.option, "numprocesses", None)
+    if controls and not hasattr(session.config, "workerinput") and config.find() is not None:
+        code = "from pyjlode import runtime; runtime.start()"
+        compiling = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        session.config.add_cleanup(lambda: (compiling.kill(), compiling.wait()))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs Julia comes last."""
+    items.sort(key=_needs_julia)
+
+
+def _needs_julia(item: pytest.Item) -> bool:
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    return (
+        isinstance(item, pytest.DoctestItem)
+        or "julia" in parameters
+        or parameters.get("engine") == "julia"
+    )
 
 
 @pytest.fixture(autouse=True)
