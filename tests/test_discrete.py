@@ -211,10 +211,7 @@ def test_what_there_is_not(engine: str) -> None:
         odeint(lambda t, y: -y, y0, [0.0, 1.0], engine=engine, **refused)
 
 
-STOPPED = ["Tsit5", "Vern7", "dopri8", "Rodas5P", "Rosenbrock23", "TRBDF2", "KenCarp4", "Kvaerno5"]
-
-
-@pytest.mark.parametrize("method", STOPPED)
+@pytest.mark.parametrize("method", ["Tsit5", "Rodas5P", "KenCarp4"])
 def test_a_first_step_that_is_cut_short(julia: str, method: str) -> None:
     """It is as long as the way to where it ends: to the first time, or the whole of it."""
     k, y0 = (torch.tensor(x, dtype=D, requires_grad=True) for x in (0.3, [1.0, -2.0]))

@@ -41,5 +41,5 @@ def test_each_kind_of_problem_runs_as_it_stands(
 
 def test_files_that_are_named_exist() -> None:
     for page in (README, *DOCS.glob("*.md")):
-        for target in re.findall(r"\]\(([^):#]+)", page.read_text()):
+        for target in re.findall(r"\]\(([^):#]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
