@@ -96,8 +96,8 @@ def test_stochastic_layers(julia: str, kind: str) -> None:
     with torch.no_grad():
         # The layer is an equation for sdeint, which tells the noise of a seed.
         again, path = sdeint(layer, y0, T, seed=3, return_noise=True, **layer.solver)
-    assert torch.equal(again, found)
-    assert torch.equal(layer(y0, T, bm=path), found)
+    assert_close(again, found.detach(), 1e-12)
+    assert_close(layer(y0, T, bm=path).detach(), found.detach(), 1e-12)
     assert not torch.equal(layer(y0, seed=4), found)
     compare(layer, [y0], found, stochastic_steps(layer, y0, path, kind == "RKMil"), 1e-11)
 
@@ -156,7 +156,7 @@ def test_mass_matrix_layer(julia: str, order: str) -> None:
         return torch.cat([x, constraint.exact(t, x)], -1)
 
     guess = whole(T[0], x0) if order == "consistent" else torch.cat([x0, 0 * x0[:, :1]], -1)
-    x = rk4(lambda t, x: model(t, whole(t, x)) @ inverse.T, x0, T, substeps=20)
+    x = rk4(lambda t, x: model(t, whole(t, x)) @ inverse.T, x0, T, substeps=30)
     expected = torch.stack([whole(t, state) for t, state in zip(T, x, strict=True)])
     compare(layer, [x0], layer(guess), expected, 1e-7)
     assert layer.nfe > 0
@@ -183,7 +183,7 @@ def test_controlled_layer(engine: str, readout: Callable[[Tensor], Tensor] | Non
     layer = NeuralCDE(
         nn.Linear(2, 3).to(D), Field(3, 3, 2), readout, engine=engine, rtol=1e-9, atol=1e-9
     )
-    spline = scipy.interpolate.CubicSpline(times, x, axis=1, bc_type="natural")
+    spline = scipy.interpolate.CubicSpline(times.numpy(), x.numpy(), axis=1, bc_type="natural")
 
     def derivative(t: Tensor, z: Tensor) -> Tensor:
         slope = torch.from_numpy(spline(t.item(), 1))
@@ -200,17 +200,17 @@ def test_controlled_layer(engine: str, readout: Callable[[Tensor], Tensor] | Non
 
 def test_the_datas_gradient(engine: str) -> None:
     """Through the path and the first state, against finite differences."""
-    layer = NeuralCDE(nn.Linear(2, 3).to(D), Field(3, 3, 2), engine=engine, rtol=1e-9, atol=1e-9)
+    layer = NeuralCDE(nn.Linear(2, 3).to(D), Field(3, 3, 2), engine=engine, rtol=1e-10, atol=1e-10)
 
     def final(x: Tensor) -> Tensor:
         return layer(CubicSpline(natural_cubic_coeffs(x))).square().sum()
 
     x = torch.randn(3, 2, dtype=D, requires_grad=True)
     (found,) = torch.autograd.grad(final(x), x)
-    h = 1e-4
+    h = 1e-3
     shifts = torch.eye(6, dtype=D).view(6, 3, 2) * h
     with torch.no_grad():
         expected = torch.stack([(final(x + s) - final(x - s)) / (2 * h) for s in shifts])
-    assert_close(found, expected.view(3, 2), 1e-5)
+    assert_close(found, expected.view(3, 2), 3e-5)
     with pytest.raises(TypeError, match="takes no batch"):
         NeuralCDE(nn.Identity(), Field(3, 3, 2), batch="independent")

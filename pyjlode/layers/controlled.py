@@ -104,7 +104,9 @@ class NeuralCDE(SolvedLayer):
             Read-outs at the times, of shape ``(..., T, out)``; without ``t`` at the path's end, of
             shape ``(..., out)``.
         """
-        times = torch.as_tensor(X.interval if t is None else t)
+        times = X.interval if t is None else t
+        if not isinstance(times, Tensor):
+            times = torch.as_tensor(times, dtype=torch.float64)
         z0 = self.initial(X.evaluate(times[0]))
         self.stats = Statistics()
         z = cdeint(X, self.func, z0, times, adjoint=False, stats=self.stats, **self.solver)
