@@ -120,7 +120,7 @@ def test_what_stochastic_layers_refuse() -> None:
         NeuralDSDE(field, field)(torch.ones(1, 2, dtype=D))
     with pytest.raises(ValueError, match="at least 1"):
         NeuralSDE(field, field, 0, T)
-    with pytest.raises(ValueError, match=r"\(1, 2, 3\) or \(1, 6\)"):
+    with pytest.raises(TypeError, match=r"\(1, 2, 3\) or \(1, 6\)"):
         NeuralSDE(field, field, 3, T)(torch.ones(1, 2, dtype=D))
     with pytest.raises(UnsupportedError, match="torch engine"):
         NeuralDSDE(field, field, T, engine="torch")(torch.ones(1, 2, dtype=D))

@@ -98,10 +98,6 @@ class NeuralODEMM(SolvedLayer):
         times = None if t is None else torch.as_tensor(t, dtype=torch.float64)
         self.register_buffer("t", times, persistent=False)
 
-    def equations(self, t: Tensor, y: Tensor) -> Tensor:
-        """The right-hand side, of the shape of ``y``."""
-        return torch.cat([self.model(t, y), self.constraints_model(t, y)], dim=-1)
-
     def forward(self, y0: Tensor, t: Tensor | Sequence[float] | None = None) -> Tensor:
         """Solve from ``y0``.
 
@@ -120,4 +116,9 @@ class NeuralODEMM(SolvedLayer):
         times: Any = self.t if t is None else t
         if times is None:
             raise ValueError("NeuralODEMM has no times; give t here or when it is made.")
-        return self.solve(self.equations, y0, times, mass_matrix=self.mass_matrix)
+        model, constraints = self.model, self.constraints_model
+
+        def equations(t: Tensor, y: Tensor) -> Tensor:
+            return torch.cat([model(t, y), constraints(t, y)], dim=-1)
+
+        return self.solve(equations, y0, times, mass_matrix=self.mass_matrix)

@@ -38,13 +38,16 @@ class _StochasticLayer(SolvedLayer):
         if not self.solver.get("adaptive"):
             self.solver.setdefault("method", "EM")
 
-    def f(self, t: Tensor, y: Tensor) -> Tensor:
-        """The drift, of shape ``(B, n)``."""
-        return self.drift(t, y)
+    # Not methods: a trace rests on all that the owner of one holds, the last solve's counts too.
+    @property
+    def f(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The drift, ``f(t, y)`` of shape ``(B, n)``."""
+        return self.drift
 
-    def g(self, t: Tensor, y: Tensor) -> Tensor:
-        """The diffusion, as ``noise_type`` has it."""
-        return self.diffusion(t, y)
+    @property
+    def g(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The diffusion, ``g(t, y)``, as ``noise_type`` has it."""
+        return self.diffusion
 
     def forward(
         self,
@@ -174,9 +177,9 @@ class NeuralSDE(_StochasticLayer):
     Raises
     ------
     TypeError
-        If ``solver`` has another argument.
+        If ``solver`` has another argument; at a call, if the diffusion is of another shape.
     ValueError
-        If ``nbrown`` is less than 1; at a call, if the diffusion is of another shape.
+        If ``nbrown`` is less than 1.
 
     References
     ----------
@@ -210,19 +213,31 @@ class NeuralSDE(_StochasticLayer):
             raise ValueError(f"nbrown must be at least 1, not {nbrown}.")
         self.nbrown = nbrown
 
-    def g(self, t: Tensor, y: Tensor) -> Tensor:
-        """The diffusion, of shape ``(B, n, nbrown)``."""
-        value = self.diffusion(t, y)
-        rows, n = y.shape
-        if value.shape == (rows, n * self.nbrown):
-            value = value.reshape(rows, n, self.nbrown)
-        if value.shape != (rows, n, self.nbrown):
-            raise DerivativeError(
-                f"diffusion gives shape {tuple(value.shape)}; it must be "
-                f"{(rows, n, self.nbrown)} or {(rows, n * self.nbrown)}."
-            )
-        return value
+    @property
+    def g(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The diffusion, ``g(t, y)`` of shape ``(B, n, nbrown)``."""
+        return _matrices(self.diffusion, self.nbrown)
 
     def extra_repr(self) -> str:
         """What ``repr`` shows beside the modules inside."""
         return ", ".join([f"nbrown={self.nbrown}", super().extra_repr()])
+
+
+def _matrices(
+    diffusion: Callable[[Tensor, Tensor], Tensor], nbrown: int
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The diffusion with its values in the shape of matrices, checked."""
+
+    def g(t: Tensor, y: Tensor) -> Tensor:
+        value = diffusion(t, y)
+        rows, n = y.shape
+        if value.shape == (rows, n * nbrown):
+            value = value.reshape(rows, n, nbrown)
+        if value.shape != (rows, n, nbrown):
+            raise DerivativeError(
+                f"diffusion gives shape {tuple(value.shape)}; it must be {(rows, n, nbrown)} or "
+                f"{(rows, n * nbrown)}."
+            )
+        return value
+
+    return g
