@@ -5,7 +5,7 @@ net is the drift and another the diffusion, as in DiffEqFlux's tutorial; their p
 be the data's. The gradients are exact for the noise drawn, through each step of Euler and Maruyama.
 The torch engine has no solver of such equations, so this needs Julia.
 
-MEASURED
+The full setting has not been run yet, so there are no figures of it here.
 
     python examples/neural_sde.py            # 400 steps, minutes
     python examples/neural_sde.py --small    # 2 steps

@@ -11,7 +11,7 @@ is exact to the solver's tolerance, whatever the times are; the evidence's lower
 The paper shows such a fit as a picture; here it is compared with the true rate, and with a rate
 that does not swing.
 
-MEASURED
+The full setting has not been run yet, so there are no figures of it here.
 
     python examples/poisson.py            # 600 steps of 20 series, minutes
     python examples/poisson.py --small    # 2 steps of 4 series
