@@ -15,7 +15,8 @@ from pyjlode import UnsupportedError, engine_info
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 NAMES = sorted(p.stem for p in EXAMPLES.glob("*.py") if p.stem != "common")
-STIFF = ["robertson"]
+# Their solvers are Julia's.
+ONLY_JULIA = ["neural_sde", "robertson"]
 # Reads what does not come with the tests' packages; see below.
 DATA = ["digits"]
 
@@ -27,7 +28,7 @@ def _beside_common(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["example"])
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in STIFF + DATA])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ONLY_JULIA + DATA])
 def test_runs(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With the engine that a user gets who asks for none."""
     run(name, tmp_path)
@@ -36,13 +37,13 @@ def test_runs(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "nan" not in printed
 
 
-@pytest.mark.parametrize("name", STIFF)
-def test_stiff_ones_run(julia: str, name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ONLY_JULIA)
+def test_those_that_need_julia_run(julia: str, name: str, tmp_path: Path) -> None:
     run(name, tmp_path, "--engine", "julia")
 
 
-@pytest.mark.parametrize("name", STIFF)
-def test_stiff_ones_need_julia(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ONLY_JULIA)
+def test_what_needs_julia_says_so(name: str, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="pyjlode setup"):
         run(name, tmp_path, "--engine", "torch")
 

@@ -10,11 +10,14 @@ from .bases import (
     polynomial_basis,
     sin_basis,
 )
+from .constrained import NeuralODEMM
+from .controlled import NeuralCDE
 from .flow import CNF, FFJORD, FlowDensity
 from .hamiltonian import HamiltonianNN, NeuralHamiltonianDE
 from .latent_ode import LatentODE
 from .recognition import RecognitionRNN
 from .spline import SplineLayer
+from .stochastic import NeuralDSDE, NeuralSDE
 from .tensor import TensorLayer
 
 __all__ = [
@@ -25,7 +28,11 @@ __all__ = [
     "FlowDensity",
     "HamiltonianNN",
     "LatentODE",
+    "NeuralCDE",
+    "NeuralDSDE",
     "NeuralHamiltonianDE",
+    "NeuralODEMM",
+    "NeuralSDE",
     "RecognitionRNN",
     "SplineLayer",
     "TensorLayer",

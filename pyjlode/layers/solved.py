@@ -1,17 +1,15 @@
-"""``SolvedLayer``: what layers that solve an ODE have in common."""
+"""``SolvedLayer``: what layers that solve an equation have in common."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..odeint import odeint
 from ..problem import Statistics
-
-_ARGUMENTS = {"method", "sensealg", "rtol", "atol", "options", "engine", "batch"}
 
 
 class SolvedLayer(nn.Module):
@@ -34,13 +32,18 @@ class SolvedLayer(nn.Module):
         If ``solver`` has another argument.
     """
 
+    #: The names that ``solver`` may have; of a layer with another solver, those of that.
+    arguments: ClassVar[frozenset[str]] = frozenset(
+        {"method", "sensealg", "rtol", "atol", "options", "engine", "batch"}
+    )
+
     def __init__(self, **solver: Any) -> None:
         super().__init__()
-        unknown = sorted(set(solver) - _ARGUMENTS)
+        unknown = sorted(set(solver) - self.arguments)
         if unknown:
             raise TypeError(
                 f"{type(self).__name__} takes no {', '.join(unknown)}; "
-                f"for the solver it takes {', '.join(sorted(_ARGUMENTS))}."
+                f"for the solver it takes {', '.join(sorted(self.arguments))}."
             )
         self.solver = solver
         self.stats = Statistics()
@@ -56,11 +59,15 @@ class SolvedLayer(nn.Module):
         return self.stats.nfe_backward
 
     def solve(
-        self, func: Callable[[Tensor, Tensor], Tensor], y0: Tensor, t: Tensor | Sequence[float]
+        self,
+        func: Callable[[Tensor, Tensor], Tensor],
+        y0: Tensor,
+        t: Tensor | Sequence[float],
+        **more: Any,
     ) -> Tensor:
         """States at ``t``, of shape ``(T, *y0.shape)``, by the layer's method; counted."""
         self.stats = Statistics()
-        states: Tensor = odeint(func, y0, t, stats=self.stats, **self.solver)
+        states: Tensor = odeint(func, y0, t, stats=self.stats, **more, **self.solver)
         return states
 
     def extra_repr(self) -> str:
