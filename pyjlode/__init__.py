@@ -39,6 +39,7 @@ from .layers import (
 from .methods import Method, find_method, methods
 from .neural_ode import NeuralODE
 from .odeint import odeint, odeint_event
+from .preset_time import PresetTimeCallback
 from .problem import Statistics
 from .sdeint import sdeint
 from .sensealg import (
@@ -82,6 +83,7 @@ __all__ = [
     "Method",
     "NeuralHamiltonianDE",
     "NeuralODE",
+    "PresetTimeCallback",
     "PyjlodeError",
     "PyjlodeWarning",
     "QuadratureAdjoint",
