@@ -225,18 +225,16 @@ def test_times_that_differ_by_rounding_are_one(engine: str) -> None:
 
 
 def test_a_failure_keeps_the_pieces_before(engine: str) -> None:
-    """After the dose the solution of y' = y^2 blows up, at t = 1 + 1/2."""
+    """The dose takes the state to where func is not a number."""
     callback = PresetTimeCallback([1.0], lambda t, y: y + 2)
     with pytest.raises(SolverError) as caught:
         odeint(
-            lambda t, y: y**2, torch.zeros(1, dtype=D), [0.0, 0.5, 1.0, 1.2, 2.0],
-            callback=callback, engine=engine, rtol=1e-4, atol=1e-6,
+            lambda t, y: torch.sqrt(1 - y) * 0, torch.zeros(1, dtype=D), [0.0, 0.5, 1.0, 1.2, 2.0],
+            callback=callback, engine=engine,
         )  # fmt: skip
     solution = caught.value.solution
     assert solution is not None
-    assert solution.t.tolist() == [0.0, 0.5, 1.0, 1.2][: len(solution.t)] and len(solution.t) >= 3
-    expected = torch.tensor([0.0, 0.0, 2.0, 1 / 0.3], dtype=D)[: len(solution.t), None]
-    assert_close(solution.y, expected, 1e-2)
+    assert solution.t.tolist() == [0.0, 0.5, 1.0] and solution.y[:, 0].tolist() == [0, 0, 2]
 
 
 def test_what_is_refused() -> None:
