@@ -43,6 +43,7 @@ from .layers import (
 from .methods import Method, find_method, methods
 from .neural_ode import NeuralODE
 from .odeint import odeint, odeint_event
+from .preset_time import PresetTimeCallback
 from .problem import Statistics
 from .sdeint import sdeint
 from .sensealg import (
@@ -90,6 +91,7 @@ __all__ = [
     "NeuralODE",
     "NeuralODEMM",
     "NeuralSDE",
+    "PresetTimeCallback",
     "PyjlodeError",
     "PyjlodeWarning",
     "QuadratureAdjoint",

@@ -12,6 +12,7 @@ from .errors import ArgumentError, UnsupportedError
 from .methods import find_method
 from .odeint import solve_problem
 from .options import check_adjoint_options
+from .preset_time import PresetTimeCallback
 from .problem import AdjointSolve, Statistics
 from .sensealg import SensitivityAlgorithm
 
@@ -34,6 +35,7 @@ def odeint_adjoint(
     sensealg: SensitivityAlgorithm | str | None = None,
     engine: str | None = None,
     stats: Statistics | None = None,
+    callback: PresetTimeCallback | None = None,
 ) -> Any:
     """Solve as :func:`pyjlode.odeint` does, with a say in how the backward solve is made.
 
@@ -45,7 +47,7 @@ def odeint_adjoint(
 
     Parameters
     ----------
-    func, y0, t, rtol, atol, method, options, engine, stats
+    func, y0, t, rtol, atol, method, options, engine, stats, callback
         As for :func:`pyjlode.odeint`. ``func`` need not be a module: tensors that it closes over
         are found too.
     adjoint_rtol, adjoint_atol : float, optional
@@ -112,7 +114,7 @@ def odeint_adjoint(
         func, y0, t, rtol, atol, method, options, sensealg,
         adjoint=adjoint, adjoint_params=adjoint_params,
     )  # fmt: skip
-    return solve_problem(problem, unflatten, engine, stats, event_fn)
+    return solve_problem(problem, unflatten, engine, stats, event_fn, callback=callback)
 
 
 def _tolerance(name: str, value: Any) -> float | None:

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import partitioned, split
+from . import partitioned, preset_time, split
 from .check import State, make_problem
 from .engine import choose_engine
 from .errors import UnsupportedError
 from .events import link_event, solve_until_event
+from .preset_time import PresetTimeCallback, WithStops, change_start
 from .problem import Problem, Statistics
 from .sensealg import SensitivityAlgorithm
 from .solution import partial_solution, solve_dense
@@ -35,6 +36,7 @@ def odeint(
     batch: str | None = None,
     mass_matrix: Any = None,
     initializealg: str | None = None,
+    callback: PresetTimeCallback | None = None,
 ) -> Any:
     """Solve ``dy/dt = func(t, y)``, ``y(t[0]) = y0``, and give the states at the times ``t``.
 
@@ -96,6 +98,9 @@ def odeint(
         With a singular ``mass_matrix``, what becomes of a ``y0`` that does not satisfy the
         algebraic equations. By default its algebraic variables are changed so that it does, from
         the values given; gradients know of it. With ``"CheckInit"`` it is an error.
+    callback : PresetTimeCallback, optional
+        Changes the state at given times: see :class:`pyjlode.PresetTimeCallback`. Not with
+        ``event_fn`` or ``mass_matrix``.
 
     Returns
     -------
@@ -174,7 +179,7 @@ def odeint(
         func, y0, t, rtol, atol, method, options, sensealg, batch,
         mass_matrix=mass_matrix, initializealg=initializealg,
     )  # fmt: skip
-    return solve_problem(problem, unflatten, engine, stats, event_fn, return_solution)
+    return solve_problem(problem, unflatten, engine, stats, event_fn, return_solution, callback)
 
 
 def solve_problem(
@@ -184,10 +189,14 @@ def solve_problem(
     stats: Statistics | None,
     event_fn: Callable[..., Tensor] | None = None,
     return_solution: bool = False,
+    callback: PresetTimeCallback | None = None,
 ) -> Any:
     """Have a problem solved, and give the caller what was asked for."""
     stats = stats if stats is not None else Statistics()
     plain = event_fn is None and not return_solution
+    if callback is not None:
+        preset_time.refuse(problem, callback, event_fn)
+        problem = change_start(problem, callback)
     if plain and (problem.t.numel() == 1 or problem.y0.numel() == 0):
         return unflatten(torch.stack([problem.y0] * problem.t.numel()))
     if problem.rows is not None and not plain:
@@ -203,6 +212,8 @@ def solve_problem(
     partitioned.refuse(problem, plain)
     split.refuse(problem, plain)
     solver = choose_engine(engine)
+    if callback is not None:
+        solver = WithStops(solver, callback)
     with partial_solution(problem, unflatten, solver):
         if event_fn is not None:
             return solve_until_event(problem, unflatten, event_fn, solver, stats)

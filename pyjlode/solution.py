@@ -156,7 +156,7 @@ def solve_dense(
 ) -> Solution:
     """Solve, and keep what interpolation needs."""
     if problem.t.numel() == 1 or problem.y0.numel() == 0:
-        states, interpolant = torch.stack([problem.y0] * problem.t.numel()), _nowhere(problem)
+        states, interpolant = torch.stack([problem.y0] * problem.t.numel()), nowhere(problem)
     else:
         states, interpolant = solver.solve_dense(problem, stats)
     return Solution(
@@ -172,7 +172,7 @@ def solve_dense(
     )
 
 
-def _nowhere(problem: Problem) -> Interpolant:
+def nowhere(problem: Problem) -> Interpolant:
     """The interpolation of a solve that goes nowhere."""
 
     def interpolant(times: Tensor, order: int) -> Tensor:
