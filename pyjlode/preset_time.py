@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from math import inf
@@ -13,10 +12,10 @@ import torch
 from torch import Tensor
 
 from .engine import Engine
-from .engine.pieces import Within
-from .errors import ArgumentError, SolverError, UnsupportedError
+from .engine.pieces import PieceStatistics, Within, failure_in_piece, moved
+from .errors import ArgumentError, UnsupportedError
 from .options import break_points
-from .problem import SCIML_COUNTS, Interpolant, Problem, Statistics
+from .problem import Interpolant, Problem, Statistics
 from .solution import nowhere
 
 
@@ -118,25 +117,6 @@ def refuse(problem: Problem, callback: Any, event_fn: object) -> None:
         )
 
 
-class _Counts(Statistics):
-    """Counts of a piece, each of which is added to the whole solve's when it is set."""
-
-    _total: Statistics
-
-    def __init__(self, total: Statistics) -> None:
-        object.__setattr__(self, "_total", total)
-        super().__init__()
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "rows":
-            had = self._total.rows
-            self._total.rows = {k: v + had[k] if k in had else v for k, v in value.items()} or had
-        else:
-            more = value - getattr(self, name, 0)
-            setattr(self._total, name, getattr(self._total, name) + more)
-        super().__setattr__(name, value)
-
-
 class WithStops:
     """An engine that changes the state at the stops of a callback, and solves between them.
 
@@ -190,9 +170,9 @@ def change_start(problem: Problem, callback: PresetTimeCallback) -> Problem:
     start = problem.t[0]
     for stop in _stops(problem, callback):
         if float(stop.detach()) == float(start.detach()) and problem.y0.numel():
-            before = _moved(problem, problem.y0, start, stop)
+            before = moved(problem, problem.y0, start, stop)
             after = _changed(problem, callback, before, stop)
-            return replace(problem, y0=_moved(problem, after, stop, start))
+            return replace(problem, y0=moved(problem, after, stop, start))
     return problem
 
 
@@ -218,15 +198,15 @@ def _solve(
             [start[None], inside] if stop is None else [start[None], inside, stop[None]]
         )
         piece = _with_sides(replace(problem, y0=y, t=times), jumps)
-        with _failure_in_piece(states, len(inside), stats):
-            solved = solve(piece, _Counts(stats))
+        with failure_in_piece(states, len(inside), stats):
+            solved = solve(piece, PieceStatistics(stats))
         states.append(solved[1 : 1 + len(inside)])
         y, saved = solved[-1], until
         if stop is None:
             break
         y, start = _changed(problem, callback, y, stop), stop
         if saved < len(t) and float(values[saved]) == float(stop.detach()):
-            states.append(_moved(problem, y, stop, t[saved])[None])
+            states.append(moved(problem, y, stop, t[saved])[None])
             saved += 1
         # The step that the caller asked for is the first one's.
         options = {k: v for k, v in problem.options.items() if k != "first_step"}
@@ -286,18 +266,6 @@ def _described(parts: Any) -> str:
     )
 
 
-def _moved(problem: Problem, y: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """The state at another time of the same value: the same one, with the gradient of moving it."""
-    distance = (after - before).to(y.dtype)
-    if not (torch.is_grad_enabled() and distance.requires_grad):
-        return y
-    time = after.detach().to(y.dtype)
-    with torch.no_grad():
-        rows = [y] if problem.rows is None else y.split(1)
-        slope = torch.cat([problem.func(time, row) for row in rows])
-    return y + slope * distance
-
-
 def _with_sides(piece: Problem, jumps: set[float]) -> Problem:
     """The piece with a func that sees only its own side of a jump at one of the ends."""
     first, last = float(piece.t[0].detach()), float(piece.t[-1].detach())
@@ -305,21 +273,6 @@ def _with_sides(piece: Problem, jumps: set[float]) -> Problem:
         return piece
     within = Within(piece, first if first in jumps else -inf, last if last in jumps else inf)
     return replace(piece, func=within, owner=within, key=("within", *piece.key))
-
-
-@contextmanager
-def _failure_in_piece(states: list[Tensor], wanted: int, stats: Statistics) -> Iterator[None]:
-    """A failure inside leaves with the states and counts of the pieces before it too."""
-    before = replace(stats)
-    try:
-        yield
-    except SolverError as error:
-        if error.solution is None:  # else it is of a solve within func
-            reached = [] if error.states is None else [error.states[1 : 1 + wanted]]
-            error.states = torch.cat([*(s.detach() for s in states), *reached])
-            for name, sciml in SCIML_COUNTS.items():
-                error.stats[sciml] = error.stats.get(sciml, 0) + getattr(before, name)
-        raise
 
 
 def _joined(pieces: Sequence[tuple[float, Interpolant]]) -> Interpolant:

@@ -18,6 +18,7 @@ from pyjlode import (
     DiscreteAdjoint,
     PyjlodeWarning,
     SolverError,
+    Statistics,
     UnsupportedError,
     odeint,
     odeint_adjoint,
@@ -377,6 +378,42 @@ def test_callbacks_of_fixed_steps(engine: str) -> None:
 def jumping(t: Tensor, y: Tensor) -> Tensor:
     """Rises by 1 until 0.5, falls by 2 after."""
     return torch.where(t < 0.5, torch.ones_like(y), -2 * torch.ones_like(y)) * (1 + 0 * y)
+
+
+@pytest.mark.parametrize("name", ["jump_t", "step_t"])
+@pytest.mark.parametrize("sensealg", ["discrete", "gauss"])
+def test_times_that_are_points_too(julia: str, name: str, sensealg: str) -> None:
+    """A save point that moves moves no jump: later states do not depend on it."""
+    rate = 2.0 if name == "jump_t" else -1.0
+
+    def func(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.where(t < 0.5, -1.0, rate) * y
+
+    t = torch.tensor([0.0, 0.5, 1.0], dtype=D, requires_grad=True)
+    stats = Statistics(nfe=10**6)
+    y = odeint(
+        func, torch.ones(1, dtype=D), t, options={name: torch.tensor([0.5])}, rtol=1e-10,
+        atol=1e-10, sensealg=sensealg, engine=julia, stats=stats,
+    )[:, 0]  # fmt: skip
+    middle, last = math.exp(-0.5), math.exp(-0.5 + rate / 2)
+    assert_close(y.detach(), torch.tensor([1.0, middle, last], dtype=D), 1e-8)
+    for i, expected in ((1, [middle, -middle, 0.0]), (2, [last, 0.0, rate * last])):
+        (found,) = torch.autograd.grad(y[i], t, retain_graph=True)
+        assert_close(found, torch.tensor(expected, dtype=D), 1e-7)
+    assert 0 < stats.nfe < 10**5 and stats.nfe_backward > 0
+
+
+def test_what_a_solve_in_pieces_reached(julia: str) -> None:
+    """1 / (1.2 - t) blows up in the second piece."""
+    with pytest.raises(SolverError) as caught:
+        odeint(
+            lambda t, y: y**2, torch.tensor([1 / 1.2], dtype=D), [0.0, 0.4, 1.0, 1.1, 1.5],
+            options={"jump_t": torch.tensor([0.7])}, engine=julia,
+        )  # fmt: skip
+    found = caught.value.solution
+    t = torch.tensor([0.0, 0.4, 1.0, 1.1], dtype=D)
+    assert_close(found.t, t, 1e-12)
+    assert_close(found.y[:, 0], 1 / (1.2 - t), 1e-5)
 
 
 @pytest.mark.parametrize("reverse", [False, True])

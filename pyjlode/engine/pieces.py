@@ -6,15 +6,18 @@ and any sensitivity algorithm serves; autograd joins their gradients.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from math import inf
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..errors import SolverError, UnsupportedError
 from ..options import break_points
-from ..problem import Problem, Statistics
+from ..problem import SCIML_COUNTS, Problem, Statistics
 
 
 class Within:
@@ -41,39 +44,92 @@ class Within:
         return self.func(t + (inside - t).detach(), y)
 
 
+class PieceStatistics(Statistics):
+    """Counts of a piece, each of which is added to the whole solve's when it is set."""
+
+    _total: Statistics
+
+    def __init__(self, total: Statistics) -> None:
+        object.__setattr__(self, "_total", total)
+        super().__init__()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "rows":
+            had = self._total.rows
+            self._total.rows = {k: v + had[k] if k in had else v for k, v in value.items()} or had
+        else:
+            more = value - getattr(self, name, 0)
+            setattr(self._total, name, getattr(self._total, name) + more)
+        super().__setattr__(name, value)
+
+
+def moved(problem: Problem, y: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """The state at another time of the same value: the same one, with the gradient of moving it."""
+    distance = (after - before).to(y.dtype)
+    if not (torch.is_grad_enabled() and distance.requires_grad):
+        return y
+    if problem.mass is not None:
+        raise UnsupportedError(
+            "With a mass_matrix there is no gradient by a time of t that is in step_t or jump_t; "
+            "give t.detach(), or leave that time out of one of them."
+        )
+    time = after.detach().to(y.dtype)
+    with torch.no_grad():
+        rows = [y] if problem.rows is None else y.split(1)
+        slope = torch.cat([problem.func(time, row) for row in rows])
+    return y + slope * distance
+
+
+@contextmanager
+def failure_in_piece(states: list[Tensor], wanted: int, stats: Statistics) -> Iterator[None]:
+    """A failure inside leaves with the states and counts of the pieces before it too.
+
+    ``wanted`` is how many states of the piece are the caller's, after its first.
+    """
+    before = {sciml: getattr(stats, name) for name, sciml in SCIML_COUNTS.items()}
+    try:
+        yield
+    except SolverError as error:
+        if error.solution is None:  # else it is of a solve within func
+            parts = [s.detach() for s in states]
+            if error.states is not None:
+                parts.append(error.states[min(len(states), 1) : 1 + wanted])
+            error.states = torch.cat(parts) if parts else None
+            for name, count in before.items():
+                error.stats[name] = error.stats.get(name, 0) + count
+        raise
+
+
 def solve_in_pieces(
     solve: Callable[[Problem, Statistics], Tensor], problem: Problem, stats: Statistics
 ) -> Tensor:
     """Solve from each of the points of ``step_t`` and ``jump_t`` to the next."""
-    jumps = set(break_points(problem.options, ("jump_t",), problem.t.detach()))
-    points = break_points(problem.options, ("step_t", "jump_t"), problem.t.detach())
+    t, values = problem.t, problem.t.detach()
+    jumps = set(break_points(problem.options, ("jump_t",), values))
+    points = break_points(problem.options, ("step_t", "jump_t"), values)
     options = {k: v for k, v in problem.options.items() if k not in ("step_t", "jump_t")}
+    stats.__dict__.update(vars(Statistics()))
+    y, start, saved, before = problem.y0, t[:1], 1, -inf
     states: list[Tensor] = []
-    y, t = problem.y0, problem.t
-    start = t[:1]
-    for i, end in enumerate([*points, inf]):
-        values = t.detach()
-        inside = t[(values > start.detach()) & (values <= end)]
-        wanted = len(inside)
-        if end < inf and (wanted == 0 or float(inside[-1].detach()) != end):
-            inside = torch.cat([inside, torch.tensor([end], dtype=t.dtype)])
-        if len(inside) == 0:
+    for end in [*points, inf]:
+        until = int((values < end).sum())
+        inside = t[saved:until]
+        if end == inf and len(inside) == 0:
             break
-        before = points[i - 1] if i else -inf
+        # A point stays where it is if the time of a save point there moves.
+        last = [] if end == inf else [torch.tensor([end], dtype=t.dtype)]
         within = Within(problem, before if before in jumps else -inf, end if end in jumps else inf)
         piece = replace(
             problem, func=within, owner=within, key=(*problem.key, "piece"), y0=y, options=options,
-            t=torch.cat([start, inside]),
+            t=torch.cat([start, inside, *last]),
         )  # fmt: skip
-        found = Statistics()
-        solved = solve(piece, found)
-        _add(stats, found)
-        states.append(solved[min(i, 1) : 1 + wanted])
-        y, start = solved[-1], inside[-1:].detach()
+        with failure_in_piece(states, len(inside), stats):
+            solved = solve(piece, PieceStatistics(stats))
+        states.append(solved[min(len(states), 1) : 1 + len(inside)])
+        y, saved = solved[-1], until
+        if saved < len(t) and float(values[saved]) == end:
+            states.append(moved(piece, y, last[0][0], t[saved])[None])
+            saved += 1
+        before, start = end, values.new_tensor([end])
         options.pop("first_step", None)
     return torch.cat(states)
-
-
-def _add(total: Statistics, part: Statistics) -> None:
-    for name in ("nfe", "njac", "naccept", "nreject"):
-        setattr(total, name, getattr(total, name) + getattr(part, name))
