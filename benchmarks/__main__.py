@@ -25,11 +25,14 @@ def main() -> None:
     torch.set_num_threads(1)
     print(engine_info("julia"))
     rows: list[Row] = []
-    for case in chain(neural.cases(), stiff.cases(), independent.cases()):
-        if options.only and options.only not in case.name:
-            continue
-        rows.append(measure(case, options.seconds))
-        print(report.line(rows[-1]), flush=True)
+    try:
+        for case in chain(neural.cases(), stiff.cases(), independent.cases()):
+            if options.only and options.only not in case.name:
+                continue
+            rows.append(measure(case, options.seconds))
+            print(report.line(rows[-1]), flush=True)
+    except KeyboardInterrupt:
+        print("Interrupted; what was measured is written.")
     if options.only:
         return
     report.write_table(rows, DOCS / "benchmarks.md", str(engine_info("julia")))
