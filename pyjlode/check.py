@@ -17,9 +17,8 @@ from .mass_matrix import DEFAULT, check_mass_matrix
 from .methods import Method, find_method
 from .options import check_options, grid, reversed_options
 from .partitioned import check_state
-from .problem import AdjointSolve, Problem, Tolerance
+from .problem import AdjointSolve, Problem, Tolerance, reversed_time
 from .sensealg import SensitivityAlgorithm, find_sensealg
-from .split import parts_of
 from .states import Layout, State, numbers
 
 __all__ = ["State", "make_problem"]
@@ -54,7 +53,7 @@ def make_problem(
     unflatten : callable
         Makes of the engine's states what the caller gets.
     """
-    parts = parts_of(func)
+    parts = split.parts_of(func)
     if parts is not None:
         if method is None:
             method = split.DEFAULT
@@ -82,7 +81,7 @@ def make_problem(
             key = (*key, chosen.name)  # what func may depend on is looked at (check_forces)
     if turned:
         # Time is turned round once here, so that engines only ever go forward.
-        times, joined, key = -times, _reversed(joined), (*key, "reversed")
+        times, joined, key = -times, reversed_time(joined), (*key, "reversed")
         checked = reversed_options(checked)
     rows = None
     if "grid_constructor" in checked and times.numel() > 1:
@@ -233,7 +232,3 @@ def _callbacks(
     if never:
         warn(f"{method.name if method else 'The method'} never calls {', '.join(never)}.")
     return {name: callback for name, callback in found.items() if name in valid}
-
-
-def _reversed(func: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda t, y: -func(-t, y)

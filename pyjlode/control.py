@@ -232,13 +232,13 @@ class CubicSpline(_Path):
         a, b, two_c, three_d = (
             part[..., index, :] for part in (self._a, self._b, self._two_c, self._three_d)
         )
-        return a + (b + (two_c / 2 + three_d * s / 3) * s) * s
+        return _cubic(a, b, two_c, three_d, s)
 
     def derivative(self, t: Tensor | float) -> Tensor:
         """Its derivative with respect to time, of the shape of :meth:`evaluate`'s result."""
         index, s = self._place(t)
         b, two_c, three_d = (part[..., index, :] for part in (self._b, self._two_c, self._three_d))
-        return b + (two_c + three_d * s) * s
+        return _slope(b, two_c, three_d, s)
 
 
 class LinearInterpolation(_Path):
@@ -291,6 +291,16 @@ class LinearInterpolation(_Path):
         """Its derivative with respect to time, of the shape of :meth:`evaluate`'s result."""
         index, _ = self._place(t)
         return self._derivs[..., index, :]
+
+
+def _cubic(a: Tensor, b: Tensor, two_c: Tensor, three_d: Tensor, s: Tensor) -> Tensor:
+    """A piece of a spline at a distance ``s`` from its start."""
+    return a + (b + (two_c / 2 + three_d * s / 3) * s) * s
+
+
+def _slope(b: Tensor, two_c: Tensor, three_d: Tensor, s: Tensor) -> Tensor:
+    """Its derivative there."""
+    return b + (two_c + three_d * s) * s
 
 
 def _check_times(t: Tensor) -> None:
@@ -400,8 +410,8 @@ def _natural_with_gaps(x: Tensor, t: Tensor) -> tuple[Tensor, ...]:
     a, b, two_c, three_d = (part[piece] for part in _natural(x[known], t[known]))
     s = t[:-1] - t[known][piece]
     return (
-        a + (b + (two_c / 2 + three_d * s / 3) * s) * s,
-        b + (two_c + three_d * s) * s,
+        _cubic(a, b, two_c, three_d, s),
+        _slope(b, two_c, three_d, s),
         two_c + 2 * three_d * s,
         three_d,
     )

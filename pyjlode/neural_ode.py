@@ -60,8 +60,7 @@ class NeuralODE(nn.Module):
     ) -> None:
         super().__init__()
         self.func = func
-        times = None if t is None else torch.as_tensor(t, dtype=torch.float64)
-        self.register_buffer("t", times, persistent=False)
+        keep_times(self, t)
         self.method = method
         self.sensealg = sensealg
         self.rtol = rtol
@@ -95,9 +94,7 @@ class NeuralODE(nn.Module):
         torch.Tensor or tuple of torch.Tensor
             Of shape ``(T, *y0.shape)``.
         """
-        times: Any = self.t if t is None else t
-        if times is None:
-            raise ValueError("NeuralODE has no times; give t here or when it is made.")
+        times = times_of(self, t)
         self.stats = Statistics()
         return odeint(
             self.func,
@@ -119,3 +116,23 @@ class NeuralODE(nn.Module):
             f"method={self.method}, sensealg={self.sensealg}, engine={self.engine}, "
             f"batch={self.batch}"
         )
+
+
+def keep_times(layer: nn.Module, t: Tensor | Sequence[float] | None) -> None:
+    """Give a layer its times, as a buffer ``t`` that is not saved."""
+    times = None if t is None else torch.as_tensor(t, dtype=torch.float64)
+    layer.register_buffer("t", times, persistent=False)
+
+
+def times_of(layer: nn.Module, t: Tensor | Sequence[float] | None) -> Any:
+    """The times of a call, or else the layer's.
+
+    Raises
+    ------
+    ValueError
+        If there are neither.
+    """
+    times: Any = layer.t if t is None else t
+    if times is None:
+        raise ValueError(f"{type(layer).__name__} has no times; give t here or when it is made.")
+    return times

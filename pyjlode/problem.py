@@ -25,6 +25,13 @@ def tightest(tolerance: Tolerance) -> float:
     return float(above.min()) if above.numel() else 0.0
 
 
+def reversed_time(
+    func: Callable[[Tensor, Tensor], Tensor],
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The right-hand side for a time that was turned round."""
+    return lambda t, y: -func(-t, y)
+
+
 StepCallback = Callable[[Tensor, Tensor, Tensor], object]
 """``callback(t, y, dt)`` with the start of a step, the state there and its length."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from .errors import ArgumentError, UnsupportedError
 from .methods import Method
-from .problem import Problem
+from .problem import Problem, reversed_time
 from .sensealg import BacksolveAdjoint, DiscreteAdjoint
 
 METHODS = ("KenCarp3", "KenCarp4", "KenCarp47", "KenCarp5", "KenCarp58")
@@ -68,13 +68,9 @@ def with_parts(problem: Problem, parts: Parts, turned: bool) -> Problem:
         # Models of a structure are shared; those of the two parts are in use at the same time.
         key = (name, *problem.key)
         problems.append(
-            replace(problem, func=_reversed(func) if turned else func, owner=part, key=key)
+            replace(problem, func=reversed_time(func) if turned else func, owner=part, key=key)
         )
     return replace(problem, split=(problems[0], problems[1]))
-
-
-def _reversed(func: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda t, y: -func(-t, y)
 
 
 def refuse(problem: Problem, plain: bool) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..problem import Problem
-from .arrays import as_array, in_memory
+from .arrays import as_array, in_memory, unflatten
 from .models import Model
 
 _SHOWN = 5
@@ -40,15 +40,13 @@ class AlgebraicSolve:
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Gradients by the state given, the time and each of the parameters."""
         dtype = cotangent.dtype
-        sizes = [shape.numel() for shape in shapes]
-        by_u = torch.empty(cotangent.shape, dtype=dtype)
-        by_p, by_t = torch.empty(sum(sizes), dtype=dtype), torch.empty(1, dtype=dtype)
+        by_u, by_t = torch.empty(cotangent.shape, dtype=dtype), torch.empty(1, dtype=dtype)
+        by_p = torch.empty(sum(shape.numel() for shape in shapes), dtype=dtype)
         with self.model.errors():
             self.module.initialize_back_b(
                 found, *(as_array(x) for x in (in_memory(cotangent), by_u, by_p, by_t))
             )
-        parts = [x.view(s) for x, s in zip(torch.split(by_p, sizes), shapes, strict=True)]
-        return by_u, by_t, parts
+        return by_u, by_t, unflatten(by_p, shapes)
 
 
 class AlgebraicState(torch.autograd.Function):

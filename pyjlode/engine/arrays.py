@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +14,12 @@ def flatten(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
     if not tensors:
         return torch.empty(0, dtype=dtype)
     return torch.cat([x.detach().reshape(-1).to(dtype) for x in tensors])
+
+
+def unflatten(values: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
+    """The tensors of these shapes that :func:`flatten` made a vector of."""
+    pieces = values.split([shape.numel() for shape in shapes])
+    return [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
 
 def as_array(x: Tensor) -> Any:

@@ -17,7 +17,7 @@ from ..problem import Problem, Statistics
 from ..runtime import julia_error
 from ..stochastic_methods import WITH_GRADIENT
 from ..translate.draws import Draw
-from .arrays import as_array, flatten, in_memory
+from .arrays import as_array, flatten, in_memory, unflatten
 from .models import Model, Wanted
 
 if TYPE_CHECKING:
@@ -232,8 +232,8 @@ class _FixedSolve:
         equation, (solved, _) = self.equation, kept
         dtype = cotangent.dtype
         gradient_y = torch.empty(cotangent.shape[1:], dtype=dtype)
-        drift, diffusion = equation.drift.parameters, equation.derived.parameters
-        sizes = [sum(p.numel() for p in part) for part in (drift, diffusion)]
+        shapes = [[p.shape for p in m.parameters] for m in (equation.drift, equation.derived)]
+        sizes = [sum(shape.numel() for shape in part) for part in shapes]
         found = [torch.zeros(max(size, 1), dtype=dtype) for size in sizes]
         with equation.drift.errors(), equation.derived.errors():
             equation.extension.backward(
@@ -241,11 +241,9 @@ class _FixedSolve:
                 *(x.numpy() for x in found),
             )  # fmt: skip
         gradients = [
-            piece.view(p.shape)
-            for total, part, size in zip(found, (drift, diffusion), sizes, strict=True)
-            for piece, p in zip(
-                total[:size].split([p.numel() for p in part]) if part else (), part, strict=True
-            )
+            gradient
+            for total, size, part in zip(found, sizes, shapes, strict=True)
+            for gradient in unflatten(total[:size], part)
         ]
         if not all(bool(torch.isfinite(g).all()) for g in (gradient_y, *gradients)):
             raise _failed(self.problem, "Unstable", float(self.problem.ts[0]))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..neural_ode import keep_times, times_of
 from .solved import SolvedLayer
 
 
@@ -95,8 +96,7 @@ class NeuralODEMM(SolvedLayer):
         self.constraints_model = constraints_model
         self.mass_matrix: Tensor
         self.register_buffer("mass_matrix", mass_matrix)
-        times = None if t is None else torch.as_tensor(t, dtype=torch.float64)
-        self.register_buffer("t", times, persistent=False)
+        keep_times(self, t)
 
     def forward(self, y0: Tensor, t: Tensor | Sequence[float] | None = None) -> Tensor:
         """Solve from ``y0``.
@@ -113,9 +113,7 @@ class NeuralODEMM(SolvedLayer):
         torch.Tensor
             Of shape ``(T, *y0.shape)``; the first is ``y0`` made consistent.
         """
-        times: Any = self.t if t is None else t
-        if times is None:
-            raise ValueError("NeuralODEMM has no times; give t here or when it is made.")
+        times = times_of(self, t)
         model, constraints = self.model, self.constraints_model
 
         def equations(t: Tensor, y: Tensor) -> Tensor:

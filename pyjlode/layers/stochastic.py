@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from ..errors import DerivativeError
+from ..neural_ode import keep_times, times_of
 from ..problem import Statistics
 from ..sdeint import sdeint
 from .solved import SolvedLayer
@@ -27,14 +27,13 @@ class _StochasticLayer(SolvedLayer):
         self,
         drift: Callable[[Tensor, Tensor], Tensor],
         diffusion: Callable[[Tensor, Tensor], Tensor],
-        t: Tensor | Sequence[float] | None,
+        t: Tensor | Sequence[float] | None = None,
         **solver: Any,
     ) -> None:
         super().__init__(**solver)
         self.drift = drift
         self.diffusion = diffusion
-        times = None if t is None else torch.as_tensor(t, dtype=torch.float64)
-        self.register_buffer("t", times, persistent=False)
+        keep_times(self, t)
         if not self.solver.get("adaptive"):
             self.solver.setdefault("method", "EM")
 
@@ -75,9 +74,7 @@ class _StochasticLayer(SolvedLayer):
         torch.Tensor
             Of shape ``(T, B, n)``.
         """
-        times: Any = self.t if t is None else t
-        if times is None:
-            raise ValueError(f"{type(self).__name__} has no times; give t here or when it is made.")
+        times = times_of(self, t)
         self.stats = Statistics()
         states: Tensor = sdeint(self, y0, times, bm=bm, seed=seed, stats=self.stats, **self.solver)
         return states
@@ -138,15 +135,6 @@ class NeuralDSDE(_StochasticLayer):
     """
 
     noise_type = "diagonal"
-
-    def __init__(
-        self,
-        drift: Callable[[Tensor, Tensor], Tensor],
-        diffusion: Callable[[Tensor, Tensor], Tensor],
-        t: Tensor | Sequence[float] | None = None,
-        **solver: Any,
-    ) -> None:
-        super().__init__(drift, diffusion, t, **solver)
 
 
 class NeuralSDE(_StochasticLayer):
