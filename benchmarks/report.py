@@ -10,9 +10,9 @@ from pathlib import Path
 from .timing import Row
 
 MEMORY = (
-    "Memory of a gradient against the number of steps: backsolve's does not grow. With",
-    "`checkpoints=8` eight states are kept, and in the backward pass stages of an eighth of the",
-    "steps.",
+    "Memory of a gradient against the number of steps: backsolve's does not grow, and with",
+    "`checkpoints=8` it grows with their logarithm, as the steps between two states are cut again",
+    "and again.",
 )
 PEERS = ("diffrax", "torchdiffeq", "torchode", "SciPy")
 

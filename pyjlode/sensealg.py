@@ -108,14 +108,19 @@ class DiscreteAdjoint(SensitivityAlgorithm):
     Parameters
     ----------
     checkpoints : int, optional
-        Keep at most so many states of the solve (Julia engine), and compute the steps between
-        them again: the memory is that of the states and of the stages of one part, the time that
-        of a second forward solve. By default every step's stages are kept, or where they would
-        take more than 1 GiB (with Rosenbrock methods always), every step's state.
+        Keep at most ``n`` states of the solve (Julia engine), and compute the steps between them
+        again. What lies between two is cut into ``n`` parts in its turn, until a part has no
+        more than ``n`` steps or its stages take no more than 16 MiB: memory grows with the
+        logarithm of the number of steps, and so does time, by one forward solve each time that
+        steps are cut (10,000 steps and 8 checkpoints: four). By default every step's stages are
+        kept, or where they would take more than 1 GiB (with Rosenbrock methods always), every
+        step's state.
 
     References
     ----------
     Hager, Runge-Kutta methods in optimal control and the transformed adjoint system, 2000.
+    Griewank, Achieving logarithmic growth of temporal and spatial complexity in reverse automatic
+    differentiation, 1992.
     Hairer and Wanner, Solving Ordinary Differential Equations II, IV.6 and IV.7.
 
     Examples

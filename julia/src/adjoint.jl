@@ -12,6 +12,11 @@ function Base.showerror(io::IO, e::BackwardFailure)
     return print(io, "the backward solve stopped at t = ", e.time, " (", e.retcode, ")")
 end
 
+function check_finite(start, gradients...)
+    all(g -> all(isfinite, g), gradients) || throw(BackwardFailure("Unstable", start))
+    return nothing
+end
+
 """
     sensitivity(name, rtol, atol, checkpointing)
 
@@ -82,9 +87,7 @@ function backward(
     for i in 1:n
         gradient_u[i] += cotangent[i]
     end
-    finite = all(isfinite, gradient_u) && all(isfinite, gradient_p)
-    finite || throw(BackwardFailure("Unstable", ts[1]))
-    return nothing
+    return check_finite(ts[1], gradient_u, gradient_p, gradient_t)
 end
 
 # The loss's derivative at save point `i + 1`, for SciMLSensitivity's discrete costs.

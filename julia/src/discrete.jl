@@ -77,27 +77,25 @@ function backward(
     ]
     sweep_back!(sweeps)
     collect_gradients!(gradient_u, gradient_p, gradient_t, sweeps)
-    report_backward!(info, sweeps[1], gradient_u, gradient_p, gradient_t)
-    return nothing
+    report_backward!(info, ts[1], sweeps[1].products)
+    return check_finite(ts[1], gradient_u, gradient_p, gradient_t)
 end
 
-function report_backward!(info, sweep, gradients...)
-    start = sweep.ts[1]
-    info[1], info[2], info[3] = 1, start, sweep.products
-    all(g -> all(isfinite, g), gradients) || throw(BackwardFailure("Unstable", start))
-    return nothing
-end
+report_backward!(info, start, products) = (info[1:3] .= (1, start, products); nothing)
 
 # Through all steps of the tape, from the last to the first.
-function sweep_back!(sweeps::Vector{<:Sweep})
+function sweep_back!(sweeps::Vector{<:Sweep{T}}) where {T}
     (; tape) = sweeps[1]
     if tape.keeps
         each_sweep(s -> steps_back!(s, eachindex(tape.t), tape.states, tape.stages), sweeps)
     else
-        for j in length(tape.states):-1:1
-            range = ((j - 1) * tape.every + 1):min(j * tape.every, length(tape.t))
-            states, stages = recompute(tape, tape.states[j], range)
+        longest = steps_at_once(tape, (tape.tableau.stages + 1) * tape.model.states * sizeof(T))
+        back_in_parts!((u, parts) -> states_between(tape, u, parts), tape, longest) do range, u
+            states, stages = recompute(tape, u, range)
             each_sweep(s -> steps_back!(s, range, states, stages), sweeps)
+            append!(tape.spare_states, @view states[2:end])
+            append!(tape.spare, stages)
+            nothing
         end
     end
     foreach(start_back!, sweeps)
@@ -159,18 +157,37 @@ place(s::Sweep, i) = (i - 1) * s.tape.model.states + s.from
 
 # The starts and stages of some steps, from the state at the first one's start.
 function recompute(tape::Tape{T}, u::Vector{T}, range) where {T}
-    (; model, tableau) = tape
-    states, stages = Vector{T}[], Vector{Vector{T}}[]
-    before = nothing
+    states, stages = [u], Vector{Vector{T}}[]
     for n in range
-        room = new_stages(model, tableau, before === nothing ? 1 : tableau.first)
-        k = stages!(room, tape, n, u, before)
-        push!(states, u)
+        before = n > first(range) ? stages[end] : nothing
+        k = again!(room_for_stages(tape), tape, n, states[end], before)
         push!(stages, k)
-        n == last(range) || (u = combine!(similar(u), u, k, tableau.b, tape.dt[n]))
-        before = k
+        n == last(range) && break
+        push!(states, combine!(room_for_state(tape), states[end], k, tape.tableau.b, tape.dt[n]))
     end
     return states, stages
+end
+
+# The states between some parts, from that at the first one's start.
+function states_between(tape::Tape{T}, u::Vector{T}, parts) where {T}
+    rooms = (room_for_stages(tape), room_for_stages(tape))
+    states, v, before = Vector{T}[], copyto!(room_for_state(tape), u), nothing
+    for part in parts[1:(end - 1)]
+        for n in part
+            before = again!(rooms[1 + n % 2], tape, n, v, before)
+            combine!(v, v, before, tape.tableau.b, tape.dt[n])
+        end
+        push!(states, copyto!(room_for_state(tape), v))
+    end
+    give_back!(tape, v)
+    append!(tape.spare, rooms)
+    return states
+end
+
+# The stages of step `n`; of the first of some steps there are none `before`, and k₁ wants room.
+function again!(k, tape::Tape, n, u, before)
+    before === nothing && tape.tableau.first == 2 && (k[1] = tape.start)
+    return stages!(k, tape, n, u, before)
 end
 
 """
@@ -205,7 +222,7 @@ function step_back!(s::Sweep{T}, n) where {T}
         live[1], live[tableau.last] = false, live[1]
     end
     s.λ, s.λ_start = s.λ_start, s.λ
-    s.with_t && time_of_step!(s, n)
+    s.with_t && time_of_step!(s.dts, s, s.fixed, n)
     return nothing
 end
 
@@ -298,8 +315,7 @@ end
 # Adaptive steps move with ts[1] and keep their lengths, so that a save point moves within its
 # step; steps of a fixed length start anew at each save point, and the last one before the next is
 # as long as what is left.
-function time_of_step!(s::Sweep, n)
-    (; dts, fixed) = s
+function time_of_step!(dts, s, fixed, n)
     from, to = fixed && n > 1 ? s.tape.upto[n - 1] : 1, s.tape.upto[n]
     dts[from] += s.δt
     if fixed && to > from

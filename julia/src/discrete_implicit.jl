@@ -66,32 +66,34 @@ function backward(
     end
     copyto!(gradient_p, sweep.dp)
     copyto!(gradient_t, 1, sweep.dts, 1, length(gradient_t))
-    report_backward!(info, sweep, gradient_u, gradient_p, gradient_t)
-    return nothing
+    report_backward!(info, ts[1], sweep.products)
+    return check_finite(ts[1], gradient_u, gradient_p, gradient_t)
 end
 
 # A function of its own: the kind of matrix is known only at run time.
-function sweep_back!(s::ImplicitSweep)
+function sweep_back!(s::ImplicitSweep{T}) where {T}
     (; tape, dts) = s
-    steps, every = length(tape.t), tape.every
-    for j in length(tape.states):-1:1
-        range = ((j - 1) * every + 1):min(j * every, steps)
-        states = step_starts!(s, tape.states[j], range)
+    longest = steps_at_once(tape, tape.model.states * sizeof(T))
+    back_in_parts!((u, parts) -> states_between(s, u, parts), tape, longest) do range, u
+        # Every step a part of its own, but that their starts are found together.
+        starts = pushfirst!(states_between(s, u, [n:n for n in range]), u)
         for n in reverse(range)
-            step_back!(s, n, states[n - first(range) + 1])
+            step_back!(s, n, starts[n - first(range) + 1])
         end
     end
     dts[1] -= sum(@view dts[2:end])
     return nothing
 end
 
-# The states at the starts of some steps, from that at the first one's start.
-function step_starts!(s::ImplicitSweep{T}, u::Vector{T}, range) where {T}
-    states = [u]
-    for n in range[1:(end - 1)]
-        stages!(s, n, u)
-        u = combine!(similar(u), u, s.k, s.tape.tableau.b, 1.0)
-        push!(states, u)
+# The states between some parts, from that at the first one's start.
+function states_between(s::ImplicitSweep{T}, u::Vector{T}, parts) where {T}
+    states, v = Vector{T}[], copy(u)
+    for part in parts[1:(end - 1)]
+        for n in part
+            stages!(s, n, v)
+            combine!(v, v, s.k, s.tape.tableau.b, 1.0)
+        end
+        push!(states, copy(v))
     end
     return states
 end

@@ -67,10 +67,8 @@ function backward(
     end
     copyto!(gradient_p, 1, s.dp, 1, length(gradient_p))
     copyto!(gradient_t, 1, dts, 1, length(gradient_t))
-    info[1], info[2], info[3] = 1, ts[1], s.products
-    finite = all(g -> all(isfinite, g), (gradient_u, gradient_p, gradient_t))
-    finite || throw(BackwardFailure("Unstable", ts[1]))
-    return nothing
+    report_backward!(info, ts[1], s.products)
+    return check_finite(ts[1], gradient_u, gradient_p, gradient_t)
 end
 
 # The argument of evaluation `i` of a step, or its end, into `s.state`.
@@ -169,17 +167,6 @@ function spread_argument!(s::PartitionedSweep{T}, start, i, dt) where {T}
         rest = state[m] - start[m] - dt * drift
         s.δdt += pulled[m] * (drift + tableau.s * rest / dt)
         s.δdt += pulled[half + m] * (state[half + m] - start[half + m]) / dt
-    end
-    return nothing
-end
-
-# As `time_of_step!` of the explicit methods.
-function time_of_step!(dts, s::PartitionedSweep, fixed, n)
-    from, to = fixed && n > 1 ? s.tape.upto[n - 1] : 1, s.tape.upto[n]
-    dts[from] += s.δt
-    if fixed && to > from
-        dts[from] -= s.δdt
-        dts[to] += s.δdt
     end
     return nothing
 end

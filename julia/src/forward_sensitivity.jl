@@ -85,7 +85,5 @@ function backward(
         gradient_u[i] += cotangent[i]
     end
     info[3] = f.products[]
-    finite = all(isfinite, gradient_u) && all(isfinite, gradient_p)
-    finite || throw(BackwardFailure("Unstable", ts[1]))
-    return nothing
+    return check_finite(ts[1], gradient_u, gradient_p, gradient_t)
 end

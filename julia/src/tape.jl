@@ -12,7 +12,8 @@ abstract type AbstractTape{T} end
 
 The accepted steps of an explicit method. Either the state at the start of every step is kept, and
 all stages (`keeps`); or states at every so many steps (`every`), from which the steps between are
-computed again. With a `limit` on their number, every second one goes whenever there are more.
+computed again ([`back_in_parts!`](@ref)). With a `limit` on their number, every second one goes
+whenever there are more.
 
 # Fields
 - `t`, `dt`: start and length of each step
@@ -21,7 +22,7 @@ computed again. With a `limit` on their number, every second one goes whenever t
 - `stages[n][i]`: stage `i` of step `n`
 - `current`, `count`: the stages of the step under way, and how many evaluations it has made
 - `budget`: how many bytes of stages to keep
-- `start`: room for `k₁` of the first step, where every other step's is the one's before
+- `start`: room for `k₁` of the first of some steps, where every other step's is the one's before
 - `spare`, `spare_states`: room of the steps of an earlier solve
 """
 mutable struct Tape{T} <: AbstractTape{T}
@@ -87,6 +88,10 @@ function room_for_state(tape::Tape{T}) where {T}
     isempty(tape.spare_states) || return pop!(tape.spare_states)
     return Vector{T}(undef, tape.model.states)
 end
+
+# Room of a state that nothing needs any more.
+give_back!(::AbstractTape, _) = nothing
+give_back!(tape::Tape, u) = (push!(tape.spare_states, u); nothing)
 
 # The right-hand side as the solver calls it, its values noted.
 struct Taped{T} <: Function
@@ -156,6 +161,7 @@ function keep_state!(tape::AbstractTape, u)
     rem(length(tape.t) - 1, tape.every) == 0 || return nothing
     push!(tape.states, copyto!(room_for_state(tape), u))
     if 0 < tape.limit < length(tape.states)
+        foreach(x -> give_back!(tape, x), @view tape.states[2:2:end])
         tape.states = tape.states[1:2:end]
         tape.every *= 2
     end

@@ -79,6 +79,16 @@ function recorded(
 end
 weights_of(out) = [sin(i) + 1 for i in eachindex(out)]
 
+function with_budget(f, budget, bytes)
+    before = budget[]
+    budget[] = bytes
+    try
+        return f()
+    finally
+        budget[] = before
+    end
+end
+
 # Finite differences in 256 bits, exact to many more digits than are compared, of the states that
 # `replay_steps(u, p, ts)` gives.
 function exact(r, replay_steps=(u, p, ts) -> replay(r.solved.tape, r.fixed, u, p, ts))
@@ -159,7 +169,10 @@ end
 @testset "discrete adjoint" begin
     @testset "$method, adaptive" for method in filter(!=("Euler"), collect(keys(EXPLICIT)))
         for checkpoints in (0, 1, 3)
-            r = recorded(method; checkpoints, tolerance=1e-4)
+            # With no budget parts are cut again and again.
+            r = with_budget(Pyjlode.PART_BUDGET, 0) do
+                recorded(method; checkpoints, tolerance=1e-4)
+            end
             test_exact(r)
             checkpoints == 0 || @test length(r.solved.tape.states) <= checkpoints
         end
@@ -184,16 +197,25 @@ end
     end
 
     @testset "stages beyond the budget are computed again" begin
-        budget = Pyjlode.STAGES_BUDGET[]
-        Pyjlode.STAGES_BUDGET[] = 1000
-        try
+        with_budget(Pyjlode.STAGES_BUDGET, 1000) do
             r = recorded("Tsit5")
             @test isempty(r.solved.tape.stages)
             @test length(r.solved.tape.states) == length(r.solved.tape.t) > 9
             test_exact(r)
-        finally
-            Pyjlode.STAGES_BUDGET[] = budget
         end
+    end
+
+    @testset "states and stages held grow with the logarithm of the number of steps" begin
+        held = map((100, 10_000)) do steps
+            (; tape) = with_budget(Pyjlode.PART_BUDGET, 0) do
+                recorded("RK4"; ts=[0.0, 1.0], fixed=true, dt=1 / steps, checkpoints=8).solved
+            end
+            @test length(tape.t) >= steps
+            # What was in use at once is spare now, or still the tape's.
+            length(tape.states) + length(tape.spare_states) + length(tape.spare)
+        end
+        @test held[1] <= 2 * 8 + 8 + 4
+        @test held[2] <= 5 * 8 + 8 + 6
     end
 
     @testset "a gradient that is not finite throws" begin

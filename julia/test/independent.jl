@@ -78,14 +78,10 @@ end
                 solved_rows(Float64, "Tsit5"; alone=true, options...),
             )
         end
-        budget = Pyjlode.STAGES_BUDGET[]
-        Pyjlode.STAGES_BUDGET[] = 1000
-        try
+        with_budget(Pyjlode.STAGES_BUDGET, 1000) do
             sparing, all = solved_rows(Float64, "Tsit5"), solved_rows(Float64, "Tsit5"; alone=true)
             @test sparing.out == all.out
             @test close_to(sparing.du, all.du) && close_to(sparing.dp, all.dp)
-        finally
-            Pyjlode.STAGES_BUDGET[] = budget
         end
     end
 
