@@ -13,7 +13,7 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	$(RUN) -m pytest -n 2
 
-# Twenty times as many random graphs as the tests have.
+# Thirty times as many random graphs as the tests have.
 fuzz: $(VENV)/installed
 	PYJLODE_RANDOM_GRAPHS=2000 $(RUN) -m pytest tests/test_random_graphs.py
 

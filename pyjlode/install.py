@@ -126,5 +126,6 @@ def _try(source: JuliaSource) -> None:
 
 def _check(source: JuliaSource) -> int:
     runtime = start_source(source)
+    runtime.module.load_extensions()
     print("Works: " + ", ".join(f"{k} {v}" for k, v in runtime.versions.items()))
     return 0

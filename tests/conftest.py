@@ -42,7 +42,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     minutes, while they run what needs no Julia."""
     controls = getattr(session.config.option, "numprocesses", None)
     if controls and not hasattr(session.config, "workerinput") and config.find() is not None:
-        code = "from pyjlode import runtime; runtime.start()"
+        code = "from pyjlode import runtime; runtime.start().module.load_extensions()"
         compiling = subprocess.Popen(
             [sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

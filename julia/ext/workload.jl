@@ -1,19 +1,9 @@
 # What is compiled when this extension is: the methods that have gradients, and the usual ones else.
 
-# Code cannot be generated into another package while this one is compiled.
-function example(::Type{T}, states::Int) where {T}
-    functions = Dict{Symbol,Any}(
-        :value => (du, u, p, t) -> (du .= p[1] .* u; nothing),
-        :vjp => (g, v, u, p, t) -> (g .= p[1] .* v; nothing),
-        :vjp_both => (g, gp, v, u, p, t) -> (g .= p[1] .* v; gp[1] = sum(v .* u); nothing),
-    )
-    return Pyjlode.assemble(T, functions, states, 1, true, T[], nothing, Dict{Symbol,Any}())
-end
-
 function exercise(::Type{T}, method, ito; noises=0, fixed=true) where {T}
-    f = example(T, 2)
+    f = Pyjlode.example(T, 2)
     # With one noise the diffusion is of the length of the state, and its product is of two more.
-    product = noises == 0 ? nothing : example(T, 4)
+    product = noises == 0 ? nothing : Pyjlode.example(T, 4)
     p, u0, out, info = T[-1], ones(T, 2), zeros(T, 4), zeros(4)
     equation = sde(f, p, f, p, product, p, 2, noises)
     if !fixed

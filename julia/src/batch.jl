@@ -1,18 +1,17 @@
 # Models of a batch whose rows do not depend on each other: parts of them, in threads.
 
 "`f!(du, u, p, t, w, offset, first, rows)`: of some rows, see [`Batch`](@ref)."
-const RowsRightHandSide{T} = FunctionWrapper{
-    Nothing,Tuple{Vector{T},Vector{T},Vector{T},Float64,Vector{T},Int,Int,Int}
+const RowsRightHandSide{T} = Wrapped{
+    Tuple{Vector{T},Vector{T},Vector{T},Float64,Vector{T},Int,Int,Int}
 }
 
 "`vjp!(g, v, u, p, t, w, offset, first, rows)`, likewise."
-const RowsVectorJacobian{T} = FunctionWrapper{
-    Nothing,Tuple{Vector{T},Vector{T},Vector{T},Vector{T},Float64,Vector{T},Int,Int,Int}
+const RowsVectorJacobian{T} = Wrapped{
+    Tuple{Vector{T},Vector{T},Vector{T},Vector{T},Float64,Vector{T},Int,Int,Int}
 }
 
 "`vjp!(g, gp, v, u, p, t, w, offset, first, rows)`, likewise."
-const RowsJointVectorJacobian{T} = FunctionWrapper{
-    Nothing,
+const RowsJointVectorJacobian{T} = Wrapped{
     Tuple{Vector{T},Vector{T},Vector{T},Vector{T},Vector{T},Float64,Vector{T},Int,Int,Int},
 }
 

@@ -54,6 +54,21 @@ function load_algorithm(name, package)
     return nothing
 end
 
+"""
+    load_extensions()
+
+Load the packages that have an extension of ours, as far as they are installed: the first time that
+compiles them, in a minute or two that the first solve with one of them would take else.
+"""
+function load_extensions()
+    project = Base.parsed_toml(joinpath(pkgdir(Pyjlode), "Project.toml"))
+    for (name, uuid) in project["weakdeps"]
+        package = Base.PkgId(Base.UUID(uuid), name)
+        Base.locate_package(package) === nothing || Base.require(package)
+    end
+    return nothing
+end
+
 is_explicit(constructor) = !OrdinaryDiffEqCore.isimplicit(constructor())
 
 # Some methods run their stages in threads unless told not to: a model's memory is for one.

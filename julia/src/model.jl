@@ -1,22 +1,21 @@
 # A model: the functions generated from one torch function, behind types that never change.
 
 "`f!(du, u, p, t)` on flat vectors."
-const RightHandSide{T} = FunctionWrapper{Nothing,Tuple{Vector{T},Vector{T},Vector{T},Float64}}
+const RightHandSide{T} = Wrapped{Tuple{Vector{T},Vector{T},Vector{T},Float64}}
 
 "`vjp!(g, v, u, p, t)`: `g = vᵀ ∂f/∂(u, p or t)` on flat vectors."
-const VectorJacobian{T} =
-    FunctionWrapper{Nothing,Tuple{Vector{T},Vector{T},Vector{T},Vector{T},Float64}}
+const VectorJacobian{T} = Wrapped{Tuple{Vector{T},Vector{T},Vector{T},Vector{T},Float64}}
 
 "`vjp!(g, gp, v, u, p, t)`: the products for `u` and for `p` at once."
 const JointVectorJacobian{T} =
-    FunctionWrapper{Nothing,Tuple{Vector{T},Vector{T},Vector{T},Vector{T},Vector{T},Float64}}
+    Wrapped{Tuple{Vector{T},Vector{T},Vector{T},Vector{T},Vector{T},Float64}}
 
 """
 `vjp_jvp!(g, gp, v, k, u, p, t)`: the gradient of `v · (∂f/∂u k + s ∂f/∂t)`, where `k` ends with
 `s` and `g` with the derivative with respect to `t`.
 """
-const SecondDerivative{T} = FunctionWrapper{
-    Nothing,Tuple{Vector{T},Vector{T},Vector{T},Vector{T},Vector{T},Vector{T},Float64}
+const SecondDerivative{T} = Wrapped{
+    Tuple{Vector{T},Vector{T},Vector{T},Vector{T},Vector{T},Vector{T},Float64}
 }
 
 # Comes after `Model`, see split.jl.

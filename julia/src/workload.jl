@@ -52,6 +52,19 @@ const EXAMPLE_ROWS = replace(
     EXAMPLE, "c, w)" => "c, w, offset, first, rows)", "eachindex(u)" => "(offset + 1):(offset + rows)"
 )
 
+# The same for an extension: code cannot be generated into another package while it is compiled.
+function example(::Type{T}, states::Int, pattern=nothing) where {T}
+    functions = Dict{Symbol,Any}(
+        :value => (du, u, p, t) -> (du .= p[1] .* u; nothing),
+        :vjp => (g, v, u, p, t) -> (g .= p[1] .* v; nothing),
+        :vjp_p => (g, v, u, p, t) -> (g[1] = dot(v, u); nothing),
+        :vjp_both => (g, gp, v, u, p, t) -> (g .= p[1] .* v; gp[1] = dot(v, u); nothing),
+        :vjp_t => (g, v, u, p, t) -> (g[1] = 0; nothing),
+        :tgrad => (du, u, p, t) -> (fill!(du, 0); nothing),
+    )
+    return assemble(T, functions, states, 1, true, T[], pattern, Dict{Symbol,Any}())
+end
+
 # Jacobians of 128 states and more that have few nonzeros are sparse matrices.
 function exercise(::Type{T}, method, sensitivities; states=2, rows=()) where {T}
     pattern = Pattern(sparse(Matrix{Bool}(I, states, states)), ones(Int, states))
@@ -59,6 +72,18 @@ function exercise(::Type{T}, method, sensitivities; states=2, rows=()) where {T}
     model = generate(
         T, source, states, 1, 0, 0, true, isempty(rows) ? pattern : nothing, rows
     )
+    return exercise(model, method, sensitivities)
+end
+
+# A method that is loaded on demand, with the adjoint that is its default, in double precision.
+function exercise_loaded(method, package)
+    load(method, package, "Rodas5P", false)
+    exercise(example(Float64, 2, Pattern(2)), method, ("gauss",))
+    return nothing
+end
+
+function exercise(model::Model{T}, method, sensitivities) where {T}
+    (; states) = model
     settings = Settings(method, 1e-3, 1e-3, 10_000, 0.0, false, 0.0, 0.0)
     u0, p, ts = ones(T, states), T[-1], [0.0, 0.5, 1.0]
     out, info = zeros(T, 3 * states), zeros(8)
