@@ -83,7 +83,7 @@ end
 struct Past{T} <: Function
     equation::DDE{T}
 end
-(h::Past)(out, _, t; idxs=nothing) = past!(out, h.equation, t)
+(h::Past)(out, p, t; idxs=nothing) = past!(out, h.equation, t)
 
 function delay_problem(equation::DDE, stop::Float64)
     (; u0, start, lags) = equation
