@@ -114,7 +114,8 @@ function solve_delayed(equation::DDE{T}, settings::Settings, ts, out, last, info
         save_end=false, dense=false, calck=true,
     )
     Pyjlode.retune!(integrator.controller_cache, settings)
-    solution = solve!(integrator)
+    solve!(integrator) # gives the solution as it was before, without a return code, where it fails
+    solution = integrator.sol
     copyto!(last, integrator.u)
     # All steps, which DelayDiffEq keeps for the delayed states.
     made = integrator.integrator.sol
