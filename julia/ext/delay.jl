@@ -105,10 +105,10 @@ evaluations, accepted and rejected steps, and how many of the states at `ts` wer
 """
 function solve_delayed(equation::DDE{T}, settings::Settings, ts, out, last, info, keep) where {T}
     ts, out, last, info = copy(vector(ts)), vector(out), vector(last), vector(info)
-    method = MethodOfSteps(Pyjlode.algorithm(settings.method); constrained=true)
+    stepper = MethodOfSteps(Pyjlode.algorithm(settings.method); constrained=true)
     options = Pyjlode.keywords(settings, minimum(equation.lags))
     integrator = init(
-        delay_problem(equation, ts[end]), method;
+        delay_problem(equation, ts[end]), stepper;
         Pyjlode.first_step_up_to(options, ts[end] - ts[1])...,
         tstops=settings.fixed ? ts[2:end] : Float64[], save_everystep=false, save_start=false,
         save_end=false, dense=false, calck=true,
@@ -124,7 +124,8 @@ function solve_delayed(equation::DDE{T}, settings::Settings, ts, out, last, info
     info[1:6] .= (success, integrator.t, stats.nf, stats.naccept, stats.nreject, saved)
     code = successful_retcode(solution) && !success ? "Unstable" : string(solution.retcode)
     success && Bool(keep) || return nothing, code
-    return Steps(equation, tableau(settings.method, !settings.fixed), ts, made), code
+    (; method, fixed) = settings
+    return Steps(equation, method, tableau(method, !fixed), ts, made), code
 end
 
 # The states at the save points; gives how many there are before one that was not reached.

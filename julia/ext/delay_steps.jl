@@ -23,15 +23,20 @@ struct Steps{T}
     stages::Vector{Vector{Vector{T}}}
 end
 
-function Steps(equation::DDE{T}, tableau::Tableau, ts, made) where {T}
+# Methods whose stages DelayDiffEq keeps, in their order; those of the others are computed again.
+const KEPT = ("Tsit5",)
+
+function Steps(equation::DDE{T}, method::String, tableau::Tableau, ts, made) where {T}
     # After a jump at the very end DelayDiffEq has one more point, the next floating-point number.
     points = 1:min(searchsortedfirst(made.t, ts[end]), length(made.t))
     t, states = made.t[points], made.u[points]
     (; model, history) = equation
     constants = (copy(model.constants), history === nothing ? T[] : copy(history.constants))
-    return Steps{T}(
-        equation, constants..., tableau, ts, t, states, Vector{Vector{T}}[]
-    )
+    stages = Vector{Vector{T}}[]
+    if method in KEPT
+        append!(stages, ([Vector{T}(k) for k in made.k[n]] for n in points[2:end]))
+    end
+    return Steps{T}(equation, constants..., tableau, ts, t, states, stages)
 end
 
 Base.length(steps::Steps) = length(steps.t) - 1
@@ -82,7 +87,7 @@ function join_states!(steps::Steps, n::Int, i::Int, u, weights)
     return joined
 end
 
-# Compute all stages, from the states at the starts of the steps.
+# Compute the stages that were not kept, from the states at the starts of the steps.
 function compute_stages!(steps::Steps{T}) where {T}
     (; equation, tableau, states, stages) = steps
     (; model, p, rows, u0, derivative) = equation
