@@ -72,10 +72,12 @@ def side_by_side(
         def at(i: int) -> Tensor:
             return parts[i] if i >= 0 else history(start + (i + x) * h)
 
-        rows = [func(start + (i + x) * h, at(i), *(at(i - n) for n in lags)) for i in range(count)]
+        rows = [
+            func(start + (i + x) * h, at(i), *(at(i - n) for n in lags)) for i in range(len(parts))
+        ]
         return h * torch.stack(rows)
 
-    for count in range(1, pieces + 1):
+    for _ in range(pieces):
         y, dx = torch.stack(knots), 1 / substeps
         for i in range(substeps):
             x = torch.tensor(i * dx, dtype=D)
@@ -289,7 +291,7 @@ def test_what_fails_raises(julia: str) -> None:
     def explode(t: Tensor, y: Tensor, delayed: Tensor) -> Tensor:
         return y**2 + delayed
 
-    with pytest.raises(SolverError, match="blew up|too small|too many") as failure:
+    with pytest.raises(SolverError, match="blew up") as failure:
         ddeint(explode, one, [0.0, 0.1, 9.0], lags=[1.0], engine=julia)
     assert 0.1 < failure.value.t < 1.0
     assert failure.value.solution is not None and len(failure.value.solution.t) == 2
