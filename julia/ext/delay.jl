@@ -6,8 +6,8 @@
 `u'(t) = f(t, u(t), u(t - lags[1]), …)`, where `u(t)` for `t ≤ start` is the past.
 
 # Fields
-- `model`, `p`: `f` as a function of states side by side: each of `rows` rows has the state's numbers
-  and then those of each delayed state; of the result only the first are used
+- `model`, `p`: `f` as a function of states side by side: each of `rows` rows has the state's
+  numbers and then those of each delayed state; of the result only the first are used
 - `history`, `p_history`: the past as a function of time alone; `nothing` where it is constant, `u0`
 - `joined`, `derivative`, `delayed`: memory to work in
 """
@@ -98,10 +98,10 @@ end
 """
     solve_delayed(equation, settings, ts, out, last, info, keep) -> (Steps or nothing, return code)
 
-Solve by the method of steps and write the states at `ts`, one after the other, into `out`, and the last
-one reached into `last`. `info` gets 1 for success, the time reached, the counts of right-hand-side
-evaluations, accepted and rejected steps, and how many of the states at `ts` were reached. The
-[`Steps`](@ref) are given where they are to be kept.
+Solve by the method of steps and write the states at `ts`, one after the other, into `out`, and the
+last one reached into `last`. `info` gets 1 for success, the time reached, the counts of
+right-hand-side evaluations, accepted and rejected steps, and how many of the states at `ts` were
+reached. The [`Steps`](@ref) are given where they are to be kept.
 """
 function solve_delayed(equation::DDE{T}, settings::Settings, ts, out, last, info, keep) where {T}
     ts, out, last, info = copy(vector(ts)), vector(out), vector(last), vector(info)

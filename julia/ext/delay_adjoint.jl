@@ -11,11 +11,11 @@ end
 """
     Sweep{T}
 
-The state of the backward sweep. `λ` is the loss's derivative with respect to the state at the end of
-the step under way, then at its start. What later steps read of an earlier one is gathered in `waiting`
-until its turn comes. `du`, `dp`, `dp_history`, `dlags` and `dts` are the derivatives with respect to the
-constant past, the parameters, the lags and the save points, and `dstart` with respect to the start,
-with which all steps move. `slopes` says whether times and lags are wanted.
+The state of the backward sweep. `λ` is the loss's derivative with respect to the state at the end
+of the step under way, then at its start. What later steps read of an earlier one is gathered in
+`waiting` until its turn comes. `du`, `dp`, `dp_history`, `dlags` and `dts` are the derivatives with
+respect to the constant past, the parameters, the lags and the save points, and `dstart` with respect
+to the start, with which all steps move. `slopes` says whether times and lags are wanted.
 """
 mutable struct Sweep{T}
     const steps::Steps{T}
@@ -56,11 +56,12 @@ function Sweep(steps::Steps{T}, cotangent::Vector{T}, slopes::Bool) where {T}
 end
 
 """
-    backward(steps, cotangent, gradient_u, gradient_p, gradient_history, gradient_lags, gradient_t, slopes, info)
+    backward(steps, cotangent, gradients..., slopes, info)
 
-The gradients with respect to the initial state, or the constant past, the parameters of the function
-and of the past, the lags, and the save points, from those with respect to the states at these. The
-lags' and the save points' are right only with `slopes`. `info` gets the count of products.
+The gradients with respect to the initial state, or the constant past, the parameters of the
+function and of the past, the lags, and the save points, from those with respect to the states at
+these. The lags' and the save points' are right only with `slopes`. `info` gets the count of
+products.
 """
 function backward(
     steps::Steps{T}, cotangent, gradient_u, gradient_p, gradient_history, gradient_lags,

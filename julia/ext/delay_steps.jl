@@ -49,10 +49,10 @@ same_time(a, b, scale) = abs(a - b) <= 200 * eps(max(abs(a), abs(b), abs(scale))
 """
     locate(steps, n, i, lag) -> (m, s)
 
-Where stage `i` of step `n` reads a delayed state: at time `s` in step `m`, or in the past, where `m`
-is 0. A time between two steps, or at the start, belongs to the later one if the stage is at its own
-step's start, and to the earlier one if it is at its end: there slopes can jump, and the stage must see
-the one within the stretch of time that its step reads.
+Where stage `i` of step `n` reads a delayed state: at time `s` in step `m`, or in the past, where
+`m` is 0. A time between two steps, or at the start, belongs to the later one if the stage is at its
+own step's start, and to the earlier one if it is at its end: there slopes can jump, and the stage
+must see the one within the stretch of time that its step reads.
 """
 function locate(steps::Steps, n::Int, i::Int, lag::Float64)
     (; t) = steps
