@@ -20,7 +20,7 @@ fuzz: $(VENV)/installed
 # Every method of the catalogue, where the tests have one of each package. Most solves here are
 # shorter than the compilation of their method, so Julia interprets what is not compiled yet.
 methods: $(VENV)/installed
-	PYJLODE_ALL_METHODS=1 PYTHON_JULIACALL_COMPILE=min $(RUN) -m pytest tests/test_methods.py
+	PYJLODE_ALL_METHODS=1 PYTHON_JULIACALL_COMPILE=min $(RUN) -m pytest tests/test_methods.py tests/test_ddeint.py
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .

@@ -15,6 +15,7 @@ from .control import (
     linear_interpolation_coeffs,
     natural_cubic_coeffs,
 )
+from .ddeint import ddeint
 from .engine import EngineInfo, engine_info, use_engine
 from .errors import (
     ArgumentError,
@@ -32,6 +33,7 @@ from .layers import (
     AugmentedNDELayer,
     HamiltonianNN,
     LatentODE,
+    NeuralCDDE,
     NeuralCDE,
     NeuralDSDE,
     NeuralHamiltonianDE,
@@ -85,6 +87,7 @@ __all__ = [
     "LatentODE",
     "LinearInterpolation",
     "Method",
+    "NeuralCDDE",
     "NeuralCDE",
     "NeuralDSDE",
     "NeuralHamiltonianDE",
@@ -105,6 +108,7 @@ __all__ = [
     "UnsupportedError",
     "cdeint",
     "collocate_data",
+    "ddeint",
     "engine_info",
     "explain",
     "find_method",

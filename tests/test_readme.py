@@ -32,11 +32,12 @@ def test_each_kind_of_problem_runs_as_it_stands(
     names: dict[str, Any] = {}
     for block in blocks:
         exec(block, names)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     assert torch.isfinite(names["k"].grad).all() and names["k"].grad.all()
     assert float(names["energy"].max() - names["energy"].min()) < 1e-8
     assert abs(float(names["h"].grad) + 2.5) < 1e-6
     assert float(names["sde"].rate.grad) < 0
+    assert names["lag"].grad.abs().item() > 0
 
 
 def test_files_that_are_named_exist() -> None:

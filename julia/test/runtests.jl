@@ -17,4 +17,5 @@ using Test
     include("events.jl")
     include("partitioned.jl")
     include("stochastic.jl")
+    include("delay.jl")
 end

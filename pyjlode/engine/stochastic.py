@@ -14,10 +14,10 @@ from torch import Tensor
 from ..brownian import BrownianPath, path_of
 from ..errors import SolverError, UnsupportedError
 from ..problem import Problem, Statistics
-from ..runtime import julia_error
 from ..stochastic_methods import WITH_GRADIENT
 from ..translate.draws import Draw
 from .arrays import as_array, flatten, in_memory, unflatten
+from .extension import require
 from .models import Model, Wanted
 
 if TYPE_CHECKING:
@@ -63,23 +63,7 @@ def solve_stochastic(
 @cache
 def load_extension(engine: JuliaEngine) -> Any:
     """Julia's part, which is loaded, with its packages, when it is first needed."""
-    seval = engine.runtime.main.seval
-    load = seval("(name, uuid) -> (Base.require(Base.PkgId(Base.UUID(uuid), name)); nothing)")
-    for name, uuid in _PACKAGES.items():
-        try:
-            load(name, uuid)
-        except julia_error() as error:
-            raise UnsupportedError(
-                f"Julia has no {name}, which stochastic equations need; `pyjlode setup` installs "
-                "it, or add it to your environment."
-            ) from error
-    found = seval("name -> Base.get_extension(Pyjlode, Symbol(name))")(_EXTENSION)
-    if found is None:
-        raise UnsupportedError(
-            f"{', '.join(_PACKAGES)} in your Julia environment do not fit this pyjlode; `pyjlode "
-            "setup` installs those that do."
-        )
-    return found
+    return require(engine, _EXTENSION, _PACKAGES, "stochastic equations")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from .bases import (
 )
 from .constrained import NeuralODEMM
 from .controlled import NeuralCDE
+from .delayed import NeuralCDDE
 from .flow import CNF, FFJORD, FlowDensity
 from .hamiltonian import HamiltonianNN, NeuralHamiltonianDE
 from .latent_ode import LatentODE
@@ -28,6 +29,7 @@ __all__ = [
     "FlowDensity",
     "HamiltonianNN",
     "LatentODE",
+    "NeuralCDDE",
     "NeuralCDE",
     "NeuralDSDE",
     "NeuralHamiltonianDE",
