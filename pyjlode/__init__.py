@@ -26,6 +26,7 @@ from .errors import (
     UnsupportedError,
 )
 from .explain import Explanation, explain
+from .jumpint import jumpint
 from .layers import (
     CNF,
     FFJORD,
@@ -110,6 +111,7 @@ __all__ = [
     "find_method",
     "find_sensealg",
     "hermite_cubic_coefficients_with_backward_differences",
+    "jumpint",
     "linear_interpolation_coeffs",
     "methods",
     "multiple_shoot",

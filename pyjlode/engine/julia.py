@@ -64,7 +64,7 @@ class JuliaEngine:
     def method(self, problem: Problem) -> Method:
         """The problem's method, its package loaded."""
         method = problem.method or _DEFAULT
-        self._load(method)
+        self.load(method)
         return method
 
     def method_name(self, problem: Problem) -> str:
@@ -106,7 +106,7 @@ class JuliaEngine:
         method = self.method(problem)
         asked = problem.adjoint if problem.adjoint is not None and problem.adjoint.asks else None
         backward = method if asked is None or asked.method is None else asked.method
-        self._load(backward)
+        self.load(backward)
         _refuse(problem)
         model = self.models.get(problem, wanted=self.wanted(problem, method, backward))
         sensealg = _choose_sensealg(problem, method, backward, model)
@@ -127,7 +127,14 @@ class JuliaEngine:
         model.update(problem, states)
         return states, solve
 
-    def _load(self, method: Method) -> None:
+    def load(self, method: Method) -> None:
+        """Load a method's package.
+
+        Raises
+        ------
+        UnsupportedError
+            If Julia has no such method.
+        """
         if not method.julia:
             raise UnsupportedError(
                 f"The Julia engine has no {method.name}; use VCABM, Vern7 or Tsit5, or "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,10 +13,10 @@ from torch import Tensor
 from ..brownian import BrownianPath, path_of
 from ..errors import SolverError, UnsupportedError
 from ..problem import Problem, Statistics
-from ..runtime import julia_error
 from ..stochastic_methods import WITH_GRADIENT
 from ..translate.draws import Draw
 from .arrays import as_array, flatten, in_memory, unflatten
+from .extension import load
 from .models import Model, Wanted
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ _PACKAGES = {
     "StochasticDiffEqHighOrder": "0520c28c-50fd-4d16-9c96-902fc80b3bab",
     "StochasticDiffEqLowOrder": "d15fe365-ce7f-450a-828a-7985bd5b681b",
 }
-_EXTENSION = "PyjlodeStochasticExt"
 
 
 def solve_stochastic(
@@ -60,26 +58,9 @@ def solve_stochastic(
     return states, lambda: path_of(steps.t, steps.first, steps.second)
 
 
-@cache
 def load_extension(engine: JuliaEngine) -> Any:
     """Julia's part, which is loaded, with its packages, when it is first needed."""
-    seval = engine.runtime.main.seval
-    load = seval("(name, uuid) -> (Base.require(Base.PkgId(Base.UUID(uuid), name)); nothing)")
-    for name, uuid in _PACKAGES.items():
-        try:
-            load(name, uuid)
-        except julia_error() as error:
-            raise UnsupportedError(
-                f"Julia has no {name}, which stochastic equations need; `pyjlode setup` installs "
-                "it, or add it to your environment."
-            ) from error
-    found = seval("name -> Base.get_extension(Pyjlode, Symbol(name))")(_EXTENSION)
-    if found is None:
-        raise UnsupportedError(
-            f"{', '.join(_PACKAGES)} in your Julia environment do not fit this pyjlode; `pyjlode "
-            "setup` installs those that do."
-        )
-    return found
+    return load(engine, "PyjlodeStochasticExt", _PACKAGES, "stochastic equations")
 
 
 @dataclass(frozen=True)
