@@ -264,7 +264,8 @@ def _check_shape(name: str, function: Any, t: Tensor, y0: Tensor, last: int) -> 
     with torch.no_grad():
         value = function(t.to(y0.dtype), row)
     if not isinstance(value, Tensor) or value.dtype != y0.dtype:
-        raise DerivativeError(f"{name} must give a tensor of {y0.dtype}, like y0.")
+        given = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise DerivativeError(f"{name} must give a tensor of {y0.dtype}, like y0, not {given}.")
     wanted = (*row.shape[:-1], last)
     if tuple(value.shape) != wanted:
         raise DerivativeError(

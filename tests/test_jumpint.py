@@ -109,13 +109,12 @@ def test_a_rate_that_is_switched_on(julia: str) -> None:
     near_mean(y[2] - y[1], 3.0, 3.0)
 
 
-@pytest.mark.parametrize("ode_method", ["Tsit5", "Vern7"])
-def test_shot_noise(julia: str, ode_method: str) -> None:
+def test_shot_noise(julia: str) -> None:
     """``y' = -a y`` with shots of ``h`` at rate ``r``: Campbell's formulas."""
     a, r, h = 1.5, 4.0, 0.7
     y = jumpint(
         lambda t, y: r * torch.ones_like(y), torch.tensor([[h]]), torch.ones(3000, 1, dtype=D),
-        [0.0, 0.8, 3.0], func=lambda t, y: -a * y, seed=6, ode_method=ode_method,
+        [0.0, 0.8, 3.0], func=lambda t, y: -a * y, seed=6,
     )[..., 0]  # fmt: skip
     for state, t in ((y[1], 0.8), (y[2], 3.0)):
         mean = math.exp(-a * t) + r * h / a * (1 - math.exp(-a * t))
@@ -185,7 +184,7 @@ def test_a_function_that_stays_in_python(julia: str) -> None:
     """In callback mode there is no trace to say whether time counts: it is solved as if it did."""
 
     def rate(t: Tensor, y: Tensor) -> Tensor:
-        return torch.full_like(y, 2.0 if float(y.max()) < 1e6 else 0.0)
+        return torch.full_like(y, 2.0 if float(y.detach().max()) < 1e6 else 0.0)
 
     with pytest.warns(PyjlodeWarning, match="callback mode"):
         y = jumpint(rate, torch.ones(1, 1), torch.zeros(60, 1, dtype=D), [0.0, 1.0], seed=9)
@@ -197,7 +196,7 @@ def test_bad_rates_are_errors(julia: str) -> None:
     down = torch.tensor([[-1.0]])
 
     def negative(t: Tensor, y: Tensor) -> Tensor:
-        return torch.where(y > 0.5, 1.0, -1.0)
+        return torch.where(y > 0.5, 1.0, -1.0).to(y)
 
     for func in (None, lambda t, y: 0 * y):
         with pytest.raises(SolverError, match=r"jump 0 is -1 at .* the state is \(0\)") as caught:
@@ -205,12 +204,12 @@ def test_bad_rates_are_errors(julia: str) -> None:
         assert caught.value.row == 0
         with pytest.raises(SolverError, match="jump 0 is nan at t = 0 in row 1"):
             jumpint(
-                lambda t, y: 1 / (y - 2).abs() * (y != 2) + torch.where(y == 2, torch.nan, 0.0),
+                lambda t, y: torch.where(y == 2, torch.nan, 0.0).to(y),
                 down, y0, [0.0, 1.0], func=func, seed=1,
             )  # fmt: skip
-    # Below zero between two steps' ends, and from a time on.
+    # Below zero within a step alone, and from a time on.
     with pytest.raises(SolverError, match="jump 0 is -"):
-        jumpint(lambda t, y: (t - 0.5) ** 2 - 1e-3 + 0 * y, down, y0[0], [0.0, 1.0], seed=1)
+        jumpint(lambda t, y: (t - 0.5) ** 2 - 0.02 + 0 * y, down, y0[0], [0.0, 1.0], seed=1)
     with pytest.raises(SolverError, match="jump 0 is inf"):
         jumpint(lambda t, y: 1e-9 / (1.0 - t).clamp(min=0) + 0 * y, down, y0, [0.0, 2.0], seed=1)
     with pytest.raises(SolverError, match="more than 500 jumps"):

@@ -149,9 +149,11 @@ function (c::OnPath)(integrator)
     return nothing
 end
 
+# Within a step: where a stage of it had a negative rate, else in the middle.
 function look_between!(rates::Rates, integrator)
-    t = rates.below
-    integrator.tprev < t < integrator.t || return nothing
+    (; tprev, t) = integrator
+    tprev < t || return nothing
+    t = tprev < rates.below < t ? rates.below : (tprev + t) / 2
     copyto!(rates.between, integrator(t).u)
     evaluate_on_path!(rates, rates.between, t)
     rates.below = NaN

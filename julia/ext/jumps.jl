@@ -126,7 +126,9 @@ function trajectory(process::Process, rates::Rates, between::BetweenJumps, u0, t
     evaluate_on_path!(rates, u0, ts[1])
     rates.stale = false
     ode = ODEProblem{true,SciMLBase.FullSpecialize}(drift, u0, (ts[1], ts[end]))
-    jump = VariableRateJump(TotalRate(rates), AnyJump(rates); save_positions=(false, false))
+    jump = VariableRateJump(
+        TotalRate(rates), AnyJump(rates); save_positions=(false, false), interp_points=0
+    )
     problem = JumpProblem(
         ode, Direct(), JumpSet((jump,), (), nothing, nothing); vr_aggregator=VR_FRM(),
         rng=rates.rng, save_positions=(false, false),
