@@ -41,6 +41,7 @@ from .layers import (
     SplineLayer,
     TensorLayer,
 )
+from .manifold import ManifoldProjection
 from .methods import Method, find_method, methods
 from .neural_ode import NeuralODE
 from .odeint import odeint, odeint_event
@@ -85,6 +86,7 @@ __all__ = [
     "JuliaNotFoundError",
     "LatentODE",
     "LinearInterpolation",
+    "ManifoldProjection",
     "Method",
     "NeuralCDE",
     "NeuralDSDE",

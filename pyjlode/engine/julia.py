@@ -22,6 +22,7 @@ from .functions import Functions
 from .mass import discrete_adjoint, with_mass
 from .models import Model, ModelCache, Wanted, depends_on_time
 from .pieces import solve_in_pieces
+from .projection import solve_projected
 from .solve import Differentiable, Solve
 from .split import with_split
 from .trajectory import solve_event
@@ -74,6 +75,8 @@ class JuliaEngine:
         self.runtime.check_thread()
         if "step_t" in problem.options or "jump_t" in problem.options:
             return solve_in_pieces(self.solve, problem, stats)
+        if problem.projection is not None:
+            return solve_projected(self, problem, stats)
         return self._solve(problem, stats, dense=False)[0]
 
     def solve_dense(self, problem: Problem, stats: Statistics) -> tuple[Tensor, Interpolant]:
