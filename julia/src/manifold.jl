@@ -72,18 +72,33 @@ Numerical Integration, IV.4). Returns whether it succeeded, and whether `u` chan
 """
 function project!(m::Manifold{T}, u::Vector{T}, t) where {T}
     copyto!(m.start, u)
+    way = step = zero(T)
+    small = eps(T)^(T(4) / 5) * max(one(T), maximum(abs, u; init=zero(T)))^2
     for iteration in 0:(m.maxiters)
         m.model.value(m.values, u, m.p, Float64(t))
         m.residual = all(isfinite, m.values) ? largest_residual(m, u) : Inf
-        m.residual <= 1 && return true, iteration > 0
+        # Along the manifold what is left is about the whole way, by the curvature, times the last
+        # step; it counts because gradients are those of the nearest state.
+        m.residual <= 1 && way * step <= small && return true, iteration > 0
         isfinite(m.residual) && iteration < m.maxiters || break
-        for b in 1:(m.rows)
-            slopes, residuals = conditions(m, b)
-            row, start = part(m, u, b), part(m, m.start, b)
-            row .= start .- along_normals(slopes, residuals .+ slopes' * (start .- row))
-        end
+        step = newton_step!(m, u)
+        iteration == 0 && (way = step)
     end
     return false, true
+end
+
+# The nearest state on what the manifold looks like from `u`; the length of the step there.
+function newton_step!(m::Manifold{T}, u) where {T}
+    longest = zero(T)
+    for b in 1:(m.rows)
+        slopes, residuals = conditions(m, b)
+        row, start = part(m, u, b), part(m, m.start, b)
+        step = along_normals(slopes, residuals .+ slopes' * (start .- row))
+        step .= start .- step .- row
+        row .+= step
+        longest = max(longest, maximum(abs, step; init=zero(T)))
+    end
+    return longest
 end
 
 # As a multiple of what counts as zero.
