@@ -27,6 +27,7 @@ from .errors import (
     UnsupportedError,
 )
 from .explain import Explanation, explain
+from .jumpint import jumpint
 from .layers import (
     CNF,
     FFJORD,
@@ -42,6 +43,7 @@ from .layers import (
     SplineLayer,
     TensorLayer,
 )
+from .manifold import ManifoldProjection
 from .methods import Method, find_method, methods
 from .neural_ode import NeuralODE
 from .odeint import odeint, odeint_event
@@ -86,6 +88,7 @@ __all__ = [
     "JuliaNotFoundError",
     "LatentODE",
     "LinearInterpolation",
+    "ManifoldProjection",
     "Method",
     "NeuralCDDE",
     "NeuralCDE",
@@ -114,6 +117,7 @@ __all__ = [
     "find_method",
     "find_sensealg",
     "hermite_cubic_coefficients_with_backward_differences",
+    "jumpint",
     "linear_interpolation_coeffs",
     "methods",
     "multiple_shoot",

@@ -108,9 +108,9 @@ def _evaluate_together(problem: Problem, t: Tensor, y0: Tensor) -> tuple[Tensor,
         values = problem.func(t, leaf.clone())
     if not torch.equal(before, torch.get_rng_state()):
         raise ValueError(
-            'With batch="independent" func must not draw random numbers: rows are solved one by '
-            "one, and each would get the same. Switch dropout off (eval()), or draw before the "
-            "solve and give the numbers to func as part of y0, with derivative zero."
+            'With batch="independent", and by jumpint, a function must not draw random numbers: '
+            "rows are solved one by one, and each would get the same. Switch dropout off (eval()), "
+            "or draw before the solve and give the numbers as part of y0, with derivative zero."
         )
     if not values.requires_grad:
         return values.detach(), False
@@ -156,8 +156,9 @@ def _constants(problem: Problem) -> list[Tensor]:
 
 def _mixes(how: str) -> str:
     return (
-        f'With batch="independent" every row is solved alone, and func mixes rows: {how}. Batch '
-        "norm belongs into eval(); a tensor with one entry a row (a context) into y0, as a further "
+        'Every row is solved alone (with batch="independent", and by jumpint), and func mixes '
+        f"rows: {how}. Batch norm belongs into eval(); a tensor with one entry a row (a context) "
+        "into y0, as a further "
         'tensor with derivative zero; else batch="joint" solves the rows as one.'
     )
 

@@ -13,6 +13,7 @@ from .check import State, make_problem
 from .engine import choose_engine
 from .errors import UnsupportedError
 from .events import link_event, solve_until_event
+from .manifold import ManifoldProjection, with_projection
 from .preset_time import PresetTimeCallback, WithStops, change_start
 from .problem import Problem, Statistics
 from .sensealg import SensitivityAlgorithm
@@ -36,7 +37,7 @@ def odeint(
     batch: str | None = None,
     mass_matrix: Any = None,
     initializealg: str | None = None,
-    callback: PresetTimeCallback | None = None,
+    callback: PresetTimeCallback | ManifoldProjection | None = None,
 ) -> Any:
     """Solve ``dy/dt = func(t, y)``, ``y(t[0]) = y0``, and give the states at the times ``t``.
 
@@ -98,8 +99,9 @@ def odeint(
         With a singular ``mass_matrix``, what becomes of a ``y0`` that does not satisfy the
         algebraic equations. By default its algebraic variables are changed so that it does, from
         the values given; gradients know of it. With ``"CheckInit"`` it is an error.
-    callback : PresetTimeCallback, optional
-        Changes the state at given times: see :class:`pyjlode.PresetTimeCallback`. Not with
+    callback : PresetTimeCallback or ManifoldProjection, optional
+        Changes the state at given times, or keeps it on a manifold: see
+        :class:`pyjlode.PresetTimeCallback` and :class:`pyjlode.ManifoldProjection`. Not with
         ``event_fn`` or ``mass_matrix``.
 
     Returns
@@ -189,12 +191,14 @@ def solve_problem(
     stats: Statistics | None,
     event_fn: Callable[..., Tensor] | None = None,
     return_solution: bool = False,
-    callback: PresetTimeCallback | None = None,
+    callback: PresetTimeCallback | ManifoldProjection | None = None,
 ) -> Any:
     """Have a problem solved, and give the caller what was asked for."""
     stats = stats if stats is not None else Statistics()
     plain = event_fn is None and not return_solution
-    if callback is not None:
+    if isinstance(callback, ManifoldProjection):
+        problem = with_projection(problem, callback, event_fn, return_solution)
+    elif callback is not None:
         preset_time.refuse(problem, callback, event_fn)
         problem = change_start(problem, callback)
     if plain and (problem.t.numel() == 1 or problem.y0.numel() == 0):
@@ -212,7 +216,13 @@ def solve_problem(
     partitioned.refuse(problem, plain)
     split.refuse(problem, plain)
     solver = choose_engine(engine)
-    if callback is not None:
+    if problem.projection is not None:
+        if solver.name != "julia":
+            raise UnsupportedError(
+                "The torch engine has no ManifoldProjection; get Julia with `pyjlode setup`, or "
+                "project in a PresetTimeCallback."
+            )
+    elif isinstance(callback, PresetTimeCallback):
         solver = WithStops(solver, callback)
     with partial_solution(problem, unflatten, solver):
         if event_fn is not None:

@@ -102,7 +102,8 @@ def refuse(problem: Problem, callback: Any, event_fn: object) -> None:
     """
     if not isinstance(callback, PresetTimeCallback):
         raise TypeError(
-            f"callback must be a PresetTimeCallback, not {type(callback).__name__}; "
+            "callback must be a PresetTimeCallback or a ManifoldProjection, not "
+            f"{type(callback).__name__}; "
             "docs/events.md says what there is for SciML's other callbacks."
         )
     if event_fn is not None:

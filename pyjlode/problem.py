@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
@@ -12,6 +12,9 @@ from .mass_matrix import MassMatrix
 from .methods import Method
 from .sensealg import SensitivityAlgorithm
 from .states import Layout
+
+if TYPE_CHECKING:
+    from .manifold import Projection
 
 Tolerance = float | Tensor
 """One number, or a flat tensor of one for each number of the state."""
@@ -109,6 +112,8 @@ class Problem:
         What stands before the derivative, if it is not the identity.
     split : tuple of Problem or None
         The stiff and the nonstiff part of an equation that is solved as their sum.
+    projection : Projection or None
+        What the state is projected onto after every step.
     """
 
     func: Callable[[Tensor, Tensor], Tensor]
@@ -130,6 +135,7 @@ class Problem:
     rows: int | None = None
     mass: MassMatrix | None = None
     split: tuple[Problem, Problem] | None = None
+    projection: Projection | None = None
 
     @property
     def state(self) -> Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pyjlode import methods, runtime
-from pyjlode.engine import choose_engine, delay, stochastic
+from pyjlode.engine import choose_engine, delay, jumps, stochastic
 from pyjlode.steady_state import METHODS as STEADY
 
 if sys.version_info >= (3, 11):
@@ -21,7 +21,7 @@ else:
 PACKAGE = Path(runtime.__file__).parent
 LISTED = json.loads((PACKAGE / "juliapkg.json").read_text())["packages"]
 PROJECT = tomllib.loads((runtime.julia_package() / "Project.toml").read_text())
-#: Those of the extensions, for stochastic and delay equations, are loaded with the first of these.
+#: Those of the extensions are loaded with the first use.
 NEEDED = PROJECT["deps"] | PROJECT["weakdeps"]
 STANDARD = {"LinearAlgebra", "Random", "SparseArrays"}
 
@@ -61,8 +61,8 @@ def loaded() -> dict[str, tuple[str, str]]:
         main.Pyjlode.load(method.algorithm, method.package, method.backward, method.interpolates)
     for name in STEADY:
         main.Pyjlode.load_steady(name)
-    for part in (stochastic, delay):
-        part.load_extension(choose_engine("julia"))
+    for extension in (delay, jumps, stochastic):
+        extension.load_extension(choose_engine("julia"))
     code = """
     Dict(k.name => (string(k.uuid), string(something(pkgversion(m), VERSION)))
          for (k, m) in Base.loaded_modules if k.uuid !== nothing)

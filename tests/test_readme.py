@@ -32,12 +32,17 @@ def test_each_kind_of_problem_runs_as_it_stands(
     names: dict[str, Any] = {}
     for block in blocks:
         exec(block, names)
-    assert len(blocks) == 8
+    assert len(blocks) == 11
     assert torch.isfinite(names["k"].grad).all() and names["k"].grad.all()
     assert float(names["energy"].max() - names["energy"].min()) < 1e-8
     assert abs(float(names["h"].grad) + 2.5) < 1e-6
     assert float(names["sde"].rate.grad) < 0
     assert names["lag"].grad.abs().item() > 0
+    counts = names["counts"]
+    assert (counts[:, :, 1:3].sum(2) == 20).all() and (counts[:, :, [0, 2, 3]].sum(2) == 100).all()
+    assert 0 < float(counts[1, :, 3].mean()) < float(counts[2, :, 3].mean())
+    assert float(names["shots"][-1].mean()) > 0
+    assert float(names["drift"]) < 1e-11
 
 
 def test_files_that_are_named_exist() -> None:

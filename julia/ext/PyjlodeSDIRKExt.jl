@@ -9,8 +9,9 @@ using Pyjlode: exercise_loaded
 
 @setup_workload begin
     @compile_workload begin
-        exercise_loaded("TRBDF2", "OrdinaryDiffEqSDIRK")
-        exercise_loaded("KenCarp4", "OrdinaryDiffEqSDIRK")
+        for method in ("TRBDF2", "KenCarp4", "Kvaerno5")
+            exercise_loaded(method, "OrdinaryDiffEqSDIRK", ("gauss", "discrete"))
+        end
     end
 end
 

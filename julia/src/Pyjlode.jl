@@ -13,8 +13,8 @@ module Pyjlode
 using ADTypes: AutoFiniteDiff
 using DiffEqCallbacks: IntegrandValuesSum, IntegratingSumCallback
 using FunctionWrappers: FunctionWrapper
-using LinearAlgebra: BLAS, I, LAPACK, LU, UniformScaling, dot, exp!, issuccess, ldiv!, lu, lu!,
-    mul!, norm, svd
+using LinearAlgebra: BLAS, ColumnNorm, I, LAPACK, LU, UniformScaling, dot, exp!, issuccess, ldiv!,
+    lu, lu!, mul!, norm, qr, svd
 using LinearSolve: LinearSolve, KLUFactorization
 using OrdinaryDiffEqCore: OrdinaryDiffEqCore
 using OrdinaryDiffEqLowOrderRK: AutoDP5, BS3, DP5, Euler, Heun, Midpoint, RK4
@@ -50,17 +50,20 @@ include("methods.jl")
 include("tableaus.jl")
 include("settings.jl")
 include("implicit_tableaus.jl")
+include("manifold.jl")
 include("tape.jl")
 include("implicit_tape.jl")
 include("parts.jl")
 include("watch.jl")
 include("forward.jl")
+include("projected.jl")
 include("events.jl")
 include("failure.jl")
 include("partitioned.jl")
 include("adjoint.jl")
 include("forward_sensitivity.jl")
 include("discrete.jl")
+include("discrete_manifold.jl")
 include("discrete_partitioned.jl")
 include("stage_matrix.jl")
 include("discrete_implicit.jl")

@@ -17,7 +17,7 @@ is a slice of every state from the number after `from`: for `u` the state at the
 under way and then at its start, `λ` is the loss's derivative with respect to it, and `μ[i]` with
 respect to stage `i`, where `live[i]`; `dp` and `dts` are those with respect to the parameters and
 the save points, and `δt` and `δdt` those with respect to the step's start and length. `pulled` is
-what a product gave.
+what a product gave. `dq` is the derivative with respect to the manifold's parameters.
 """
 mutable struct Sweep{T}
     const tape::Tape{T}
@@ -39,6 +39,7 @@ mutable struct Sweep{T}
     const pulled_p::Vector{T}
     const pulled_t::Vector{T}
     const dp::Vector{T}
+    const dq::Vector{T}
     const dts::Vector{Float64}
     const weights::Vector{Float64}
     δt::Float64
@@ -60,9 +61,14 @@ function Sweep(
     return Sweep{T}(
         tape, part, from, ts, cotangent, with_t, fixed, state(), [state() for _ in 1:s],
         [state() for _ in 1:s], fill(false, s), state(), state(), state(), state(), state(),
-        zeros(T, m), zeros(T, 1), zeros(T, m), zeros(length(ts)), zeros(s), 0.0, 0.0, 0,
+        zeros(T, m), zeros(T, 1), zeros(T, m), zeros(T, manifold_parameters(tape)),
+        zeros(length(ts)), zeros(s), 0.0, 0.0, 0,
     )
 end
+
+manifold_parameters(tape::Tape) =
+    tape.manifold === nothing || tape.manifold.tangent === nothing ? 0 :
+    tape.manifold.tangent.parameters
 
 function backward(
     solved::Solved{T}, ::DiscreteAdjoint, settings::Settings, cotangent::Vector{T},
@@ -159,11 +165,11 @@ place(s::Sweep, i) = (i - 1) * s.tape.model.states + s.from
 function recompute(tape::Tape{T}, u::Vector{T}, range) where {T}
     states, stages = [u], Vector{Vector{T}}[]
     for n in range
-        before = n > first(range) ? stages[end] : nothing
+        before = n > first(range) && shares_stages(tape) ? stages[end] : nothing
         k = again!(room_for_stages(tape), tape, n, states[end], before)
         push!(stages, k)
         n == last(range) && break
-        push!(states, combine!(room_for_state(tape), states[end], k, tape.tableau.b, tape.dt[n]))
+        push!(states, step_end!(room_for_state(tape), tape, n, states[end], k))
     end
     return states, stages
 end
@@ -174,8 +180,9 @@ function states_between(tape::Tape{T}, u::Vector{T}, parts) where {T}
     states, v, before = Vector{T}[], copyto!(room_for_state(tape), u), nothing
     for part in parts[1:(end - 1)]
         for n in part
-            before = again!(rooms[1 + n % 2], tape, n, v, before)
-            combine!(v, v, before, tape.tableau.b, tape.dt[n])
+            k = again!(rooms[1 + n % 2], tape, n, v, before)
+            step_end!(v, tape, n, v, k)
+            before = shares_stages(tape) ? k : nothing
         end
         push!(states, copyto!(room_for_state(tape), v))
     end
@@ -184,10 +191,22 @@ function states_between(tape::Tape{T}, u::Vector{T}, parts) where {T}
     return states
 end
 
-# The stages of step `n`; of the first of some steps there are none `before`, and k₁ wants room.
+# The stages of step `n`; where there are none `before`, k₁ wants room.
 function again!(k, tape::Tape, n, u, before)
-    before === nothing && tape.tableau.first == 2 && (k[1] = tape.start)
+    if before === nothing && tape.tableau.first == 2
+        k[1] = shares_stages(tape) ? tape.start : similar(u)
+    end
     return stages!(k, tape, n, u, before)
+end
+
+# Whether the last stage of a step may be the next one's first: not that of a state that is projected.
+shares_stages(tape::Tape) = tape.manifold === nothing
+
+# The state at the end of step `n`, from that at its start.
+function step_end!(out, tape::Tape, n, u, k)
+    combine!(out, u, k, tape.tableau.b, tape.dt[n])
+    tape.manifold === nothing || project!(tape.manifold, out, tape.t[n + 1])
+    return out
 end
 
 """
@@ -202,7 +221,9 @@ function step_back!(s::Sweep{T}, n) where {T}
     combine!(s.end_state, u, k, tableau.b, dt)
     fill!(s.λ_start, zero(T))
     s.δt = s.δdt = 0.0
-    add_save_points!(s, n, u)
+    add_end_points!(s, n)
+    end_back!(s, n)
+    add_inside_points!(s, n, u)
     for i in length(tableau):-1:(tableau.stages + 1)
         live[i] && stage_back!(s, n, i, u)
     end
@@ -276,25 +297,32 @@ for (name, field, results) in (
     end
 end
 
-# What the loss has of the states at the save points inside and at the end of step n.
-function add_save_points!(s::Sweep, n, u)
-    (; tape, k, cotangent, weights) = s
-    (; tableau) = tape
-    t, dt = tape.t[n], tape.dt[n]
-    passed, inside = n == 1 ? 1 : tape.upto[n - 1], tape.inside[n]
-    for i in (inside + 1):(tape.upto[n])
+# What the loss has of the states at the save points at the end of step n.
+function add_end_points!(s::Sweep, n)
+    (; tape, cotangent) = s
+    for i in (tape.inside[n] + 1):(tape.upto[n])
         add!(s.λ, cotangent, place(s, i))
         s.with_t && !s.fixed && (s.dts[i] = dot_at(end_slope!(s, n), cotangent, place(s, i)))
     end
+    return nothing
+end
+
+# What it has of those inside.
+function add_inside_points!(s::Sweep, n, u)
+    (; tape, k, weights) = s
+    (; tableau) = tape
+    t, dt = tape.t[n], tape.dt[n]
+    passed, inside = n == 1 ? 1 : tape.upto[n - 1], tape.inside[n]
     passed < inside || return nothing
     for i in (tableau.stages + 1):length(tableau)
         combine!(s.argument, u, k, tableau.a[i], dt)
         value!(s, k[i], s.argument, tape.p, t + tableau.c[i] * dt)
     end
     for i in (passed + 1):inside
-        θ, offset = (s.ts[i] - t) / dt, place(s, i)
+        θ = (s.ts[i] - t) / dt
+        cotangent, offset = inside_back(s, i, u, weights!(weights, tableau, θ), dt)
         add!(s.λ_start, cotangent, offset)
-        spread!(s.μ, s.live, weights!(weights, tableau, θ), dt, cotangent, offset)
+        spread!(s.μ, s.live, weights, dt, cotangent, offset)
         s.with_t || continue
         slopes!(weights, tableau, θ)
         for j in eachindex(weights)

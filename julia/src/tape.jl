@@ -24,6 +24,9 @@ whenever there are more.
 - `budget`: how many bytes of stages to keep
 - `start`: room for `k₁` of the first of some steps, where every other step's is the one's before
 - `spare`, `spare_states`: room of the steps of an earlier solve
+- `manifold`: what the state is projected onto at the end of each step, or `nothing`
+- `moved`: whether the next evaluation is the `k₁` of a state that was projected
+- `first_stage`: that `k₁`, where it is not the last stage of the step before
 """
 mutable struct Tape{T} <: AbstractTape{T}
     const model::Model{T}
@@ -44,19 +47,26 @@ mutable struct Tape{T} <: AbstractTape{T}
     const start::Vector{T}
     const spare::Vector{Vector{Vector{T}}}
     const spare_states::Vector{Vector{T}}
+    const manifold::Union{Nothing,Manifold{T}}
+    moved::Bool
+    first_stage::Vector{T}
 end
 
 function Tape(
-    model::Model{T}, p::Vector{T}, tableau::Tableau, checkpoints::Int, budget::Int=STAGES_BUDGET[]
+    model::Model{T}, p::Vector{T}, tableau::Tableau, checkpoints::Int,
+    budget::Int=STAGES_BUDGET[]; manifold::Union{Nothing,Manifold{T}}=nothing,
 ) where {T}
     keeps = checkpoints == 0
     current = keeps ? new_stages(model, tableau, tableau.first) : Vector{T}[]
     return Tape{T}(
         model, p, tableau, checkpoints, Float64[], Float64[], Int[], Int[], Vector{T}[], 1,
         Vector{Vector{T}}[], keeps, current, 0, budget, Vector{T}(undef, model.states),
-        Vector{Vector{T}}[], Vector{T}[],
+        Vector{Vector{T}}[], Vector{T}[], manifold, false, T[],
     )
 end
+
+manifold_of(::AbstractTape) = nothing
+manifold_of(tape::Tape) = tape.manifold
 
 "Take the steps off a tape, for another solve in the same memory."
 function restart!(tape::Tape)
@@ -101,7 +111,9 @@ end
 function (f::Taped{T})(du::Vector{T}, u::Vector{T}, p::Vector{T}, t) where {T}
     (; tape) = f
     tape.model.value(du, u, p, Float64(t))
-    if tape.keeps
+    if tape.moved
+        tape.moved, tape.first_stage = false, copy(du)
+    elseif tape.keeps
         (; first, stages) = tape.tableau
         # A rejected attempt is written over by the next.
         copyto!(tape.current[first + tape.count % (stages - first + 1)], du)
@@ -132,10 +144,16 @@ function (r::Recorder)(integrator)
     saved = last_saved(tape)
     while saved < length(ts) && ts[saved + 1] < integrator.t
         integrator(state, ts[saved + 1])
+        onto_manifold!(tape, state, integrator, ts[saved + 1])
         copyto!(out, offset + saved * stride + 1, state, 1, n)
         saved += 1
     end
     push!(tape.inside, saved)
+    if onto_manifold!(tape, integrator.u, integrator, integrator.t)
+        SciMLBase.derivative_discontinuity!(integrator, true)
+        # Only then, and only by these methods, is k₁ evaluated by itself.
+        tape.moved = OrdinaryDiffEqCore.isfsal(integrator.alg)
+    end
     if saved < length(ts) && ts[saved + 1] == integrator.t
         copyto!(out, offset + saved * stride + 1, integrator.u, 1, n)
         saved += 1
@@ -173,6 +191,8 @@ function keep_stages!(tape::Tape{T}, u) where {T}
     n = length(tape.t)
     if tableau.first == 2
         current[1] = n > 1 ? stages[n - 1][tableau.last] : tape.start
+        isempty(tape.first_stage) || (current[1] = tape.first_stage)
+        tape.first_stage = T[]
     end
     if tape.count == 0
         # OrdinaryDiffEq makes no step at all of one shorter than the time's rounding.

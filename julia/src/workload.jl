@@ -75,10 +75,10 @@ function exercise(::Type{T}, method, sensitivities; states=2, rows=()) where {T}
     return exercise(model, method, sensitivities)
 end
 
-# A method that is loaded on demand, with the adjoint that is its default, in double precision.
-function exercise_loaded(method, package)
+# A method that is loaded on demand, in double precision.
+function exercise_loaded(method, package, sensitivities)
     load(method, package, "Rodas5P", false)
-    exercise(example(Float64, 2, Pattern(2)), method, ("gauss",))
+    exercise(example(Float64, 2, Pattern(2)), method, sensitivities)
     return nothing
 end
 
@@ -156,6 +156,46 @@ function exercise_steps(::Type{T}, method) where {T}
     return nothing
 end
 
+const EXAMPLE_MANIFOLD = """
+function value(du, u, p, time, c, w)
+    du[1] = u[1] * u[1] + u[2] * u[2] - p[1]
+    du[2] = 2 * u[1]
+    du[3] = 2 * u[2]
+    return nothing
+end
+"""
+
+const EXAMPLE_TANGENT = """
+function value(du, u, p, time, c, w)
+    du[1], du[2] = 2 * u[1] * u[3], 2 * u[2] * u[3]
+    du[3] = u[1] * u[1] + u[2] * u[2] - p[1]
+    return nothing
+end
+function vjp(g, v, u, p, time, c, w)
+    g[1] = 2 * (u[3] * v[1] + u[1] * v[3])
+    g[2] = 2 * (u[3] * v[2] + u[2] * v[3])
+    g[3] = 2 * (u[1] * v[1] + u[2] * v[2])
+    return nothing
+end
+function vjp_p(gp, v, u, p, time, c, w)
+    gp[1] = -v[3]
+    return nothing
+end
+"""
+
+# Steps projected onto a manifold, and their gradient.
+function exercise_projected(::Type{T}, method) where {T}
+    model = generate(T, EXAMPLE, 2, 1, 0, 0, true)
+    values = generate(T, EXAMPLE_MANIFOLD, 2, 1, 0, 0, false)
+    tangent = generate(T, EXAMPLE_TANGENT, 3, 1, 0, 0, false)
+    settings = Settings(method, 1e-3, 1e-3, 10_000, 0.0, false, 0.0, 0.0)
+    ts, out, info = [0.0, 0.5, 1.0], zeros(T, 6), zeros(8)
+    manifold = Manifold(values, T[1], tangent, T[1], 2, 1, 1, NaN, 50)
+    solved = forward_projected(model, settings, T[0.6, 0.8], T[-1], ts, out, info, manifold, 0)
+    backward_projected(solved, ones(T, 6), zeros(T, 2), zeros(T, 1), zeros(T, 1), info)
+    return nothing
+end
+
 const SENSITIVITIES = ("discrete", "gauss", "interpolating", "quadrature", "backsolve")
 
 for method in keys(EXPLICIT), adaptive in (true, false)
@@ -190,6 +230,7 @@ end
             exercise_rows(T, "Tsit5", "values", "discrete")
             exercise_rows(T, "Tsit5", "steps", "discrete")
             exercise_steps(T, "Tsit5")
+            exercise_projected(T, "Tsit5")
         end
         exercise(Float64, "Rodas5P", ("discrete", "gauss"))
         exercise(Float64, "Rodas5P", ("discrete",); states=128)

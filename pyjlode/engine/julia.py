@@ -22,6 +22,7 @@ from .functions import Functions
 from .mass import discrete_adjoint, with_mass
 from .models import Model, ModelCache, Wanted, depends_on_time
 from .pieces import solve_in_pieces
+from .projection import solve_projected
 from .solve import Differentiable, Solve
 from .split import with_split
 from .trajectory import solve_event
@@ -64,7 +65,7 @@ class JuliaEngine:
     def method(self, problem: Problem) -> Method:
         """The problem's method, its package loaded."""
         method = problem.method or _DEFAULT
-        self._load(method)
+        self.load(method)
         return method
 
     def method_name(self, problem: Problem) -> str:
@@ -74,6 +75,8 @@ class JuliaEngine:
         self.runtime.check_thread()
         if "step_t" in problem.options or "jump_t" in problem.options:
             return solve_in_pieces(self.solve, problem, stats)
+        if problem.projection is not None:
+            return solve_projected(self, problem, stats)
         return self._solve(problem, stats, dense=False)[0]
 
     def solve_dense(self, problem: Problem, stats: Statistics) -> tuple[Tensor, Interpolant]:
@@ -106,7 +109,7 @@ class JuliaEngine:
         method = self.method(problem)
         asked = problem.adjoint if problem.adjoint is not None and problem.adjoint.asks else None
         backward = method if asked is None or asked.method is None else asked.method
-        self._load(backward)
+        self.load(backward)
         _refuse(problem)
         model = self.models.get(problem, wanted=self.wanted(problem, method, backward))
         sensealg = _choose_sensealg(problem, method, backward, model)
@@ -127,7 +130,14 @@ class JuliaEngine:
         model.update(problem, states)
         return states, solve
 
-    def _load(self, method: Method) -> None:
+    def load(self, method: Method) -> None:
+        """Load a method's package.
+
+        Raises
+        ------
+        UnsupportedError
+            If Julia has no such method.
+        """
         if not method.julia:
             raise UnsupportedError(
                 f"The Julia engine has no {method.name}; use VCABM, Vern7 or Tsit5, or "

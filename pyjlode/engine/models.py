@@ -63,6 +63,8 @@ class Model:
     dtype : torch.dtype
     has_second : bool
         Whether it has second derivatives.
+    uses_time : bool
+        Whether its value rests on the time; in callback mode it may.
     callback : PythonFunction or None
         The Python function that is called, in callback mode.
     """
@@ -74,6 +76,7 @@ class Model:
     set_constants: Any
     dtype: torch.dtype
     has_second: bool = False
+    uses_time: bool = True
     callback: PythonFunction | None = None
 
     @property
@@ -236,6 +239,7 @@ class ModelCache:
             self.module.set_constants_b,
             traced.dtype,
             traced.has_second,
+            traced.uses_time,
         )
 
     def _pattern(self, source: ModelSource) -> Any:

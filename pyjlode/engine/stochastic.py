@@ -29,7 +29,6 @@ _PACKAGES = {
     "StochasticDiffEqHighOrder": "0520c28c-50fd-4d16-9c96-902fc80b3bab",
     "StochasticDiffEqLowOrder": "d15fe365-ce7f-450a-828a-7985bd5b681b",
 }
-_EXTENSION = "PyjlodeStochasticExt"
 
 
 def solve_stochastic(
@@ -63,7 +62,7 @@ def solve_stochastic(
 @cache
 def load_extension(engine: JuliaEngine) -> Any:
     """Julia's part, which is loaded, with its packages, when it is first needed."""
-    return require(engine, _EXTENSION, _PACKAGES, "stochastic equations")
+    return require(engine, "PyjlodeStochasticExt", _PACKAGES, "stochastic equations")
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,19 @@ class Traced:
     has_jacobian: bool = False
     has_second: bool = False
 
+    @property
+    def uses_time(self) -> bool:
+        """Whether the value rests on the time, if only by a switch, whose derivative is zero."""
+        (output,) = (node for node in self.graph.graph.nodes if node.op == "output")
+        value = output.args[0][0]
+        seen, todo = set(), [value] if isinstance(value, fx.Node) else []
+        while todo:
+            node = todo.pop()
+            if node not in seen:
+                seen.add(node)
+                todo += node.all_input_nodes
+        return any(node.op == "placeholder" and node.target == "t_1" for node in seen)
+
 
 def _make_graph(function: Callable[..., Any], *examples: Tensor) -> fx.GraphModule:
     from torch.fx.experimental.proxy_tensor import make_fx
