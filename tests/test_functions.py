@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+import torchdiffeq
 from direct import compare
 from functions import CASES
 from torch import nn
@@ -20,6 +23,48 @@ def test_value_and_gradients(julia: str, name: str) -> None:
     errors = compare(func, y)
     assert errors.value < 1e-12
     assert errors.gradients < 1e-10
+
+
+HISTORIES = {
+    # Of the first nothing is saved for the backward pass, so following it twice is no error.
+    "sum": lambda k: k + torch.tensor([1.5, 2.0], dtype=torch.float64),
+    "product": lambda k: k * torch.tensor([1.5, 2.0], dtype=torch.float64),
+    "view": lambda k: k.expand(2),
+    "itself": lambda k: torch.cat([k.exp(), k.sin()]),
+}
+
+
+@pytest.mark.filterwarnings("ignore::pyjlode.PyjlodeWarning")
+@pytest.mark.parametrize("branch", [False, True])
+@pytest.mark.parametrize("method", ["Tsit5", "Rodas5P"])
+@pytest.mark.parametrize("name", HISTORIES)
+def test_tensors_with_a_history(julia: str, name: str, method: str, branch: bool) -> None:
+    """What was computed from a parameter that the function uses too: each has its own gradient."""
+
+    def gradients(solve: Callable[..., torch.Tensor], **options: object) -> list[torch.Tensor]:
+        k = torch.tensor([0.7], dtype=torch.float64, requires_grad=True)
+        y0 = torch.tensor([1.0, 0.5], dtype=torch.float64, requires_grad=True)
+        computed = HISTORIES[name](k)
+
+        def func(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            if branch and float(y.detach().sum()) > 1e9:
+                return y
+            return -k * y + computed * torch.sin(t) - computed.sum() * y**3
+
+        y = solve(func, y0, torch.tensor([0.0, 0.5, 1.0]), rtol=1e-9, atol=1e-9, **options)
+        return list(torch.autograd.grad(y[1:].pow(2).sum(), [k, y0]))
+
+    found = gradients(odeint, engine="julia", method=method)
+    for g, e in zip(found, gradients(torchdiffeq.odeint), strict=True):
+        assert torch.allclose(g, e, rtol=1e-6), (g, e)
+
+
+def test_a_tensor_with_a_history_is_the_derivative(julia: str) -> None:
+    k = torch.tensor([0.7], dtype=torch.float64, requires_grad=True)
+    rate = k * torch.tensor([1.5, 2.0], dtype=torch.float64)
+    y = odeint(lambda t, y: rate, torch.zeros(2).double(), torch.tensor([0.0, 2.0]), engine="julia")
+    (gradient,) = torch.autograd.grad(y[-1].sum(), [k])
+    assert torch.allclose(gradient, torch.tensor([7.0]).double())
 
 
 def test_compiled_modules_run_as_they_were_written(julia: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from cases import MODELS, POINTWISE, SHAPES, make
 from torch import Tensor
-from translated import compare, compare_jacobians, in_julia, run
+from translated import compare, in_julia, run
 from translated_cases import INDEXING, ORDERING
 
 from pyjlode.errors import TraceError
@@ -26,13 +26,8 @@ def _state(shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> Tensor
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_batch(julia: str, name: str) -> None:
-    compare(FUNCTIONS[name], 0.3, _state((4, 3)))
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_jacobian(julia: str, name: str) -> None:
-    """As implicit methods get it, with the derivative by time."""
-    compare_jacobians(FUNCTIONS[name], 0.3, _state((2, 3)))
+    """Also the Jacobian, as implicit methods get it, with the derivative by time."""
+    compare(FUNCTIONS[name], 0.3, _state((2, 3)), jacobian=True)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

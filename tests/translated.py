@@ -40,7 +40,12 @@ def in_julia(func: Func, t: float, y: Tensor, v: Tensor) -> tuple[Tensor, dict[i
 
     The keys of those of ``t`` and ``y`` are 0 and 1.
     """
-    handle, model, parameters = _model(trace(func, y, derivatives=True))
+    return _products(*_model(trace(func, y, derivatives=True)), t, y, v)
+
+
+def _products(
+    handle: Any, model: Model, parameters: Tensor, t: float, y: Tensor, v: Tensor
+) -> tuple[Tensor, dict[int, Tensor]]:
     module = runtime.start().module
     sizes = [p.numel() for p in model.tensors]
     # What the functions leave untouched stays NaN, and differs from everything.
@@ -73,12 +78,14 @@ def in_torch(
 
 
 def compare(
-    func: Func, t: float, y: Tensor, tensors: Sequence[Tensor] = (), tolerance: float | None = None
-) -> None:
+    func: Func, t: float, y: Tensor, tensors: Sequence[Tensor] = (),
+    tolerance: float | None = None, jacobian: bool = False,
+) -> None:  # fmt: skip
     """Value and vector-Jacobian products agree with torch's, NaN and infinities included."""
     tolerance = TOLERANCE[y.dtype] if tolerance is None else tolerance
     v = torch.linspace(0.5, 1.5, max(y.numel(), 1), dtype=y.dtype)[: y.numel()].view(y.shape)
-    value, found = in_julia(func, t, y, v)
+    handle, model, parameters = _model(trace(func, y, derivatives=True, jacobian=jacobian))
+    value, found = _products(handle, model, parameters, t, y, v)
     expected, gradients = in_torch(func, t, y, v, tensors)
     assert_equal(value, expected, tolerance, "value")
     keys = {"t": 0, "y": 1, **{f"tensor {i}": id(x) for i, x in enumerate(tensors)}}
@@ -87,11 +94,12 @@ def compare(
             assert_equal(found[key], gradient, tolerance, f"gradient of {what}")
         else:
             assert not gradient.any(), f"gradient of {what} is left out"
+    if jacobian:
+        _compare_jacobians(handle, parameters, func, t, y)
 
 
-def compare_jacobians(func: Func, t: float, y: Tensor) -> None:
+def _compare_jacobians(handle: Any, parameters: Tensor, func: Func, t: float, y: Tensor) -> None:
     """The Jacobian and the derivative by time agree with torch's, row by row."""
-    handle, _, parameters = _model(trace(func, y, derivatives=True, jacobian=True))
     n = y.numel()
     jacobian, by_time = (torch.full((size,), torch.nan, dtype=y.dtype) for size in (n * n, n))
     runtime.start().module.evaluate_jacobian(

@@ -29,7 +29,7 @@ const Stochastic = Base.get_extension(Pyjlode, :PyjlodeStochasticExt)
 end
 
 @testset "other steps than the noise has stop the solve" begin
-    f = Stochastic.example(Float64, 2)
+    f = Pyjlode.example(Float64, 2)
     equation = Stochastic.sde(f, [-1.0], f, [-1.0], nothing, nothing, 2, 0)
     noise = Stochastic.Increments([0.0, 0.1, 0.2], randn(2, 2), zeros(2, 0))
     problem = Stochastic.problem(equation, ones(2), (0.0, 0.2), noise)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import DerivativeError, TraceError
+from .cut import Cut
 from .decompositions import decompositions
 from .indexing import StaticIndexing
 from .locate import line_that_raised
@@ -187,10 +188,20 @@ def _trace_derivatives(
     second: bool,
 ) -> tuple[fx.GraphModule, bool]:
     """The joint graph, and whether it has second derivatives: not all operations have them."""
+    cut = Cut(parameters)
+    graph, has_second = _trace_joint(func, t, y, cut, parameters, jacobian, second)
+    cut.restore(graph)
+    return graph, has_second
+
+
+def _trace_joint(
+    func: Dynamics, t: Tensor, y: Tensor, cut: Cut, parameters: tuple[Tensor, ...], jacobian: bool,
+    second: bool,
+) -> tuple[fx.GraphModule, bool]:  # fmt: skip
     # One example each: make_fx knows a tensor by its identity.
     v, k, s = torch.zeros_like(y), torch.zeros_like(y), torch.zeros_like(t)
     if jacobian and second:
-        joint = _Joint(func, parameters, twice=True, jacobian=True)
+        joint = _Joint(func, cut, parameters, twice=True, jacobian=True)
         try:
             graph = _make_graph(lambda t, y, v, k, s: joint(t, y, v, k, s), t, y, v, k, s)
         except TraceError:
@@ -199,13 +210,13 @@ def _trace_derivatives(
             # torch.cond's derivative is a constant to torch, and it does not say so.
             if not _has_branches(graph):
                 return graph, True
-    joint = _Joint(func, parameters, twice=jacobian, jacobian=jacobian)
+    joint = _Joint(func, cut, parameters, twice=jacobian, jacobian=jacobian)
     try:
         return _make_graph(lambda t, y, v: joint(t, y, v), t, y, v), False
     except TraceError:
         if not jacobian:
             raise
-    joint = _Joint(func, parameters, twice=False, jacobian=jacobian)
+    joint = _Joint(func, cut, parameters, twice=False, jacobian=jacobian)
     return _make_graph(lambda t, y, v: joint(t, y, v), t, y, v), False
 
 
@@ -217,6 +228,7 @@ class _Joint:
     """
 
     func: Dynamics
+    cut: Cut
     parameters: tuple[Tensor, ...]
     twice: bool
     jacobian: bool
@@ -225,9 +237,9 @@ class _Joint:
         self, t: Tensor, y: Tensor, v: Tensor, k: Tensor | None = None, s: Tensor | None = None
     ) -> tuple[Tensor | None, ...]:
         t, y, v = (x.detach().requires_grad_() for x in (t, y, v))
-        inputs = [t, y, *self.parameters]
-        with torch.enable_grad():
-            out = self.func(t, y)
+        inputs = [t, y, *(self.cut.leaf(x) for x in self.parameters)]
+        with torch.enable_grad(), self.cut:
+            out = self.cut.leaf(self.func(t, y))
         if not out.requires_grad:
             missing = self.jacobian + len(inputs) * (1 + (k is not None))
             return (out, *[None] * missing)
