@@ -114,7 +114,10 @@ class Callback(PythonFunction):
             if not result.requires_grad:
                 return
             seed = _tensor(v).view(self.shape)
-            gradients = torch.autograd.grad(result, inputs, seed, allow_unused=True)
+            # What func closes over may have a history, which the next call goes through too.
+            gradients = torch.autograd.grad(
+                result, inputs, seed, allow_unused=True, retain_graph=True
+            )
             start = 0
             for x, g in zip(inputs, gradients, strict=True):
                 if g is not None:
