@@ -15,11 +15,19 @@ SHAPES = {"single": (3,), "batch": (4, 3)}
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", NAMES)
-def test_gradients_of_a_solve(engine: str, name: str, shape: str) -> None:
+def test_gradients_in_julia(julia: str, name: str, shape: str) -> None:
+    choose_engine("julia").models.clear()  # callback mode would be said again, which fails
+    check("julia", name, SHAPES[shape])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_in_torch(name: str) -> None:
+    check("torch", name, SHAPES["batch"])
+
+
+def check(engine: str, name: str, shape: tuple[int, ...]) -> None:
     func, tensors = make(name)
-    if engine == "julia":
-        choose_engine("julia").models.clear()  # callback mode would be said again, which fails
-    y0 = 0.2 + torch.rand(SHAPES[shape], dtype=torch.float64)
+    y0 = 0.2 + torch.rand(shape, dtype=torch.float64)
     t = torch.tensor([0.1, 0.4, 0.6], dtype=torch.float64)
 
     def solve(y: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
