@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import SolverError, UnsupportedError
 from ..methods import Method
 from ..problem import Problem, Statistics
-from .arrays import as_array, flatten, in_memory, unflatten
+from .arrays import as_array, in_memory, unflatten
 from .extension import require
 from .failure import Evidence, forward_failure
 from .functions import parts_of
@@ -73,13 +73,11 @@ class _Equation:
     def handle(self, y0: Tensor) -> Any:
         """Julia's, with the values that parameters and constants have now."""
         arguments: list[Any] = []
-        for model in (self.func, self.history):
-            values = torch.zeros(1, dtype=y0.dtype)  # generated code wants one number at least
-            if model is not None:
-                model.refresh()
-                if model.parameters:
-                    values = flatten(model.parameters, model.dtype)
-            arguments += [None if model is None else model.handle, values.numpy()]
+        for model in self.models:
+            model.refresh()
+            arguments += [model.handle, model.numbers()]
+        if self.history is None:
+            arguments += [None, torch.zeros(1, dtype=y0.dtype).numpy()]
         return self.extension.dde(
             *arguments, as_array(self.delay.lags), _rows(y0), float(self.delay.problem.t[0]),
             as_array(in_memory(y0)),

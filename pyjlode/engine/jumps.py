@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import SolverError, UnsupportedError
 from ..problem import Problem
 from ..translate.draws import Draw
-from .arrays import as_array, flatten
+from .arrays import as_array
 from .extension import require
 from .models import Model, Wanted
 
@@ -104,9 +104,7 @@ def _with_values(model: Model | None) -> tuple[Any, Any]:
     if model is None:
         return None, None
     model.refresh()
-    values = flatten(model.parameters, model.dtype)
-    # Generated code wants one number at least.
-    return model.handle, (values if len(values) else values.new_zeros(1)).numpy()
+    return model.handle, model.numbers()
 
 
 def _failure(

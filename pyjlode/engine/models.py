@@ -28,6 +28,7 @@ from ..translate import ModelSource, translate
 from ..translate.draws import Constant, Draw
 from ..translate.numbers import check_exact, exact_integers
 from ..translate.operations.complex import as_real
+from .arrays import flatten
 from .callback import Callback, PythonFunction
 
 
@@ -83,6 +84,11 @@ class Model:
     def parameters(self) -> tuple[Tensor, ...]:
         """The tensors that get a gradient, complex ones as pairs of real numbers."""
         return tuple(as_real(x) for x in self.tensors)
+
+    def numbers(self) -> Any:
+        """The parameters' values now, as a numpy vector: generated code wants one at least."""
+        values = flatten(self.parameters, self.dtype)
+        return (values if len(values) else values.new_zeros(1)).numpy()
 
     def refresh(self) -> None:
         """Hand over the constants' current values, and random numbers drawn now."""

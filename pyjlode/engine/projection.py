@@ -14,7 +14,7 @@ from ..methods import Method
 from ..problem import Problem, Statistics
 from ..sensealg import DiscreteAdjoint
 from ..translate.draws import Draw
-from .arrays import as_array, flatten, in_memory, unflatten
+from .arrays import as_array, in_memory, unflatten
 from .callback import Noted
 from .models import Model, Wanted
 from .trajectory import solve_failure
@@ -143,10 +143,10 @@ class _ProjectedSolve:
         settings = self.engine.functions.forward_settings(problem, self.method, python)
         with python.errors(), self.model.errors(), values.errors(), (tangent or values).errors():
             solved = self.engine.module.forward_projected(
-                self.model.handle, settings, as_array(in_memory(y0)), _numbers(self.model),
+                self.model.handle, settings, as_array(in_memory(y0)), self.model.numbers(),
                 as_array(problem.t.to(torch.float64)), as_array(out), info.numpy(),
-                values.handle, _numbers(values), None if tangent is None else tangent.handle,
-                _numbers(values if tangent is None else tangent), projection.rows,
+                values.handle, values.numbers(), None if tangent is None else tangent.handle,
+                (tangent or values).numbers(), projection.rows,
                 projection.conditions, nan if projection.abstol is None else projection.abstol,
                 projection.maxiters, keep, getattr(problem.sensealg, "checkpoints", None) or 0,
             )  # fmt: skip
@@ -203,12 +203,6 @@ class _ProjectedSolve:
             stats={k: int(v) for k, v in counts.items()},
             states=states,
         )
-
-
-def _numbers(model: Model) -> Any:
-    values = flatten(model.parameters, model.dtype)
-    # Generated code wants one number at least.
-    return (values if len(values) else values.new_zeros(1)).numpy()
 
 
 class _Differentiable(torch.autograd.Function):

@@ -16,7 +16,7 @@ from ..errors import SolverError, UnsupportedError
 from ..problem import Problem, Statistics
 from ..stochastic_methods import WITH_GRADIENT
 from ..translate.draws import Draw
-from .arrays import as_array, flatten, in_memory, unflatten
+from .arrays import as_array, in_memory, unflatten
 from .extension import require
 from .models import Model, Wanted
 
@@ -102,9 +102,7 @@ class _Equation:
                 arguments += [None, None]
                 continue
             model.refresh()
-            values = flatten(model.parameters, model.dtype)
-            # Generated code wants one number at least.
-            arguments += [model.handle, (values if len(values) else values.new_zeros(1)).numpy()]
+            arguments += [model.handle, model.numbers()]
         return self.extension.sde(*arguments, self.problem.y0.shape[0], self.problem.noises)
 
 
