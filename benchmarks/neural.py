@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pyjlode import odeint
 
-from .timing import Case, Run
+from .timing import Case, Problem, Run
 
 RTOL = ATOL = 1e-7
 SINGLE = 1e-5  # float32 resolves no more
@@ -30,7 +30,8 @@ def cases(batches: tuple[int, ...] = (1, 20, 256, 4096)) -> Iterator[Case]:
                 yield mlp((50,), batch, dtype, saves, "MLP 2-50-2 on y³")
     for batch in batches:
         yield mlp((64, 64, 64), batch, torch.float64, 30, "MLP 2-64-64-64-2 on y³")
-    yield convolution(batch=16)
+    for batch in (16, 128):
+        yield convolution(batch)
     yield flow(batch=256)
 
 
@@ -63,6 +64,7 @@ def mlp(hidden: tuple[int, ...], batch: int, dtype: torch.dtype, saves: int, tit
             **torch_solvers(field, y0, t, tolerance, rows=True),
             "diffrax": diffrax_gradient(net, jax_field, y0, t, tolerance),
         },
+        Problem(field, y0, t, tolerance),
     )
 
 
@@ -87,12 +89,14 @@ def convolution(batch: int) -> Case:
             y = jnp.tanh(y)
         return y
 
+    field = Field(net, torch_field)
     return Case(
         f"ODE-Net block, 16 channels of 7 x 7, float32, 2 save points, batch {batch}",
         {
-            **torch_solvers(Field(net, torch_field), y0, t, 1e-3),
+            **torch_solvers(field, y0, t, 1e-3),
             "diffrax": diffrax_gradient(net, jax_field, y0, t, 1e-3),
         },
+        Problem(field, y0, t, 1e-3),
     )
 
 
@@ -125,12 +129,14 @@ def flow(batch: int) -> Case:
 
         return jax.vmap(one)(y[:, :2])
 
+    field = Field(net, torch_field)
     return Case(
         f"CNF in 2-d, exact trace, float64, 2 save points, batch {batch}",
         {
-            **torch_solvers(Field(net, torch_field), y0, t, 1e-5),
+            **torch_solvers(field, y0, t, 1e-5),
             "diffrax": diffrax_gradient(net, jax_field, y0, t, 1e-5),
         },
+        Problem(field, y0, t, 1e-5),
     )
 
 

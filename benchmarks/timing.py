@@ -6,8 +6,20 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor, nn
 
 Run = Callable[[], object]
+
+
+class Problem(NamedTuple):
+    """What :func:`pyjlode.odeint` gets."""
+
+    field: nn.Module
+    y0: Tensor
+    t: Tensor
+    tolerance: float
 
 
 @dataclass(frozen=True)
@@ -19,10 +31,13 @@ class Case:
     name : str
     solvers : mapping of str to callable
         Each solves the problem once, with the gradient unless its name says otherwise.
+    problem : Problem or None
+        Of a module, for a look at where the time goes.
     """
 
     name: str
     solvers: Mapping[str, Run]
+    problem: Problem | None = None
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,21 @@ def tokens() -> tuple[Func, list[Tensor]]:
     return lambda t, y: net(y) @ y.transpose(1, 2) @ y, list(net.parameters())
 
 
+def images() -> tuple[Func, list[Tensor]]:
+    """Convolutions there and back, of groups too, and a weight's gradient that is a sum."""
+    net = nn.Sequential(
+        nn.Conv1d(4, 6, 2, padding=1), nn.Tanh(), nn.Conv1d(6, 8, 3, stride=2, groups=2, padding=2),
+        nn.Sigmoid(), nn.ConvTranspose1d(8, 4, 1, dilation=2, padding=0), nn.GroupNorm(2, 4),
+    ).double()  # fmt: skip
+    return lambda t, y: net(y) * t, list(net.parameters())
+
+
+def images_of_tokens() -> tuple[Func, list[Tensor]]:
+    """Several images to a row."""
+    net = nn.Conv2d(1, 1, 3, padding=1).double()
+    return lambda t, y: net(y.reshape(-1, 1, 2, 3)).view_as(y).cos(), list(net.parameters())
+
+
 def transposed() -> tuple[Func, list[Tensor]]:
     """The rows in a dimension that is not the first."""
     w = torch.randn(3, 3, dtype=D, requires_grad=True)
@@ -109,7 +124,7 @@ BY_ROWS = {
     f.__name__: f
     for f in (
         mlp, with_time, weight_as_wide_as_the_batch, context, matrices, row_reductions, tokens,
-        transposed, in_place, shared_work, constant,
+        images, images_of_tokens, transposed, in_place, shared_work, constant,
     )
 }  # fmt: skip
 
@@ -165,7 +180,8 @@ MIXED = {
 
 def _state(name: str) -> Tensor:
     """A batch that is no multiple of what is computed at a time."""
-    return torch.randn(17, 4, 3, dtype=D) if name == "tokens" else torch.randn(17, 3, dtype=D)
+    wide = name in ("tokens", "images", "images_of_tokens")
+    return torch.randn(17, 4, 3, dtype=D) if wide else torch.randn(17, 3, dtype=D)
 
 
 @pytest.mark.parametrize("name", BY_ROWS)

@@ -208,7 +208,9 @@ foreach(implicit_tableau, ROSENBROCK)
 # The routines that generated code calls, each with its number of operands and of integers.
 const ROUTINES = (
     (load_rows!, 2, 4), (store_rows!, 2, 4), (rows_product!, 3, 14), (rows_contract!, 4, 15),
-    (rows_multiply!, 3, 14), (matmul!, 3, 10), (take_rows!, 3, 4), (put_rows!, 3, 5),
+    (rows_multiply!, 3, 14), (rows_convolve!, 4, 23), (rows_convolve_transposed!, 4, 23),
+    (rows_convolve_weights!, 4, 24), (convolve!, 4, 22), (convolve_transposed!, 4, 22),
+    (convolve_weights!, 4, 22), (matmul!, 3, 10), (take_rows!, 3, 4), (put_rows!, 3, 5),
     (gather!, 3, 4), (scatter!, 3, 5),
     (searchsorted!, 3, 5), (nonzero!, 2, 2), (repeats!, 2, 2), (argmax!, 2, 4),
     (cumargmax!, 2, 4), (scan!, 2, 4), (sort_order!, 2, 4),

@@ -1,4 +1,5 @@
 using Pyjlode: convolve!, convolve_transposed!, convolve_weights!, max_pool!, max_pool_backward!
+using Pyjlode: lanes, rows_convolve!, rows_convolve_transposed!, rows_convolve_weights!
 
 # Row-major tensors are Julia arrays with their dimensions reversed: (w, h, d, channel, batch).
 function direct(x, w, groups, stride, padding, dilation, result)
@@ -49,6 +50,41 @@ const CONVOLUTIONS = (
           sum(v .* direct(other, w, groups, stride, padding, dilation, result)) rtol =
         sqrt(eps(T)) atol = sqrt(eps(T))
     @test (@allocated convolve!(y, 2, vec(x), 0, vec(w), 0, scratch, 1, integers...)) < 1000
+end
+
+# Of rows the numbers lie side by side.
+by_rows(x, rows) = vec(permutedims(reshape(x, :, rows)))
+by_batch(x, rows) = vec(permutedims(reshape(x, rows, :)))
+
+@testset "convolution of rows, $T $c" for T in (Float32, Float64), c in CONVOLUTIONS
+    batch, groups, outputs, inputs, image, kernel, stride, padding, dilation = c
+    block = lanes(T)
+    rows, n = block * batch, block - 3
+    result = (image .+ 2 .* padding .- dilation .* (kernel .- 1) .- 1) .÷ stride .+ 1
+    rest = (groups, outputs, inputs, image..., kernel..., result..., stride..., padding..., dilation...)
+    # A row's images follow each other, so that a batch of rows is one of rows times images.
+    x = randn(T, groups * inputs * prod(image) * rows)
+    v = randn(T, groups * outputs * prod(result) * rows)
+    v[(length(v) ÷ block * n + 1):end] .= 0 # rows that do not count
+    w = randn(T, groups * outputs * inputs * prod(kernel))
+    scratch = fill(T(NaN), inputs * prod(kernel) * prod(result))
+    y, gx, gw = similar(v), similar(x), similar(w)
+    convolve!(y, 0, x, 0, w, 0, scratch, 0, rows, rest...)
+    convolve_transposed!(gx, 0, v, 0, w, 0, scratch, 0, rows, rest...)
+    convolve_weights!(gw, 0, v, 0, x, 0, scratch, 0, rows, rest...)
+    room = length(x) + length(v) + 4 * length(w) + 1
+    found, found_x, found_w = (fill(T(NaN), 2 + length(z)) for z in (y, gx, gw))
+    found_w .= 1 # what is there already
+    X, V = by_rows(x, block), by_rows(v, block)
+    rows_convolve!(found, 2, X, 0, w, 0, fill(T(NaN), room), 1, batch, rest..., block)
+    @test by_batch(found[3:end], block) ≈ y
+    rows_convolve_transposed!(found_x, 2, V, 0, w, 0, fill(T(NaN), room), 1, batch, rest..., block)
+    @test by_batch(found_x[3:end], block) ≈ gx
+    for i in n:(block - 1)
+        V[(i + 1):block:end] .= NaN # copies of the last row, in truth
+    end
+    rows_convolve_weights!(found_w, 2, V, 0, X, 0, fill(T(NaN), room), 1, batch, rest..., n, block)
+    @test found_w[3:end] .- 1 ≈ gw rtol = 100sqrt(eps(T)) atol = 100eps(T)
 end
 
 @testset "max pooling" begin

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 from .emit import Emitted, Emitter, Output, touched
 from .layout import Buffer, View, collapse, permute, whole
 from .program import Call, Pointwise, Program, Reduce
-from .rows import RowProgram, RowsMixedError, analyse, as_batch
+from .rows import CONVOLUTIONS, RowProgram, RowsMixedError, analyse, as_batch
 from .schedule import Loop, Step, live, schedule
 
 STATES = ("u", "v")
@@ -207,7 +208,7 @@ class RowEmitter(Emitter):
             self._transfer(step)
         else:
             assert isinstance(step, Call)
-            self._product(step)
+            self._convolve(step) if step.function in CONVOLUTIONS else self._product(step)
 
     def _row_loop(self, loop: Loop) -> None:
         rows, block = self.rows, self.block
@@ -283,6 +284,35 @@ class RowEmitter(Emitter):
             # The second factor has the rows: Cᵀ = Yᵀ Xᵀ.
             turned = [_turned(v) for v in (out, y, x)]
             self._write_call("rows_product!", turned, [batch, n, m, k], str(block))
+
+    def _convolve(self, op: Call) -> None:
+        rows, block = self.rows, self.block
+        first = rows.place(op.args[0])
+        assert first is not None
+        images = first[1]  # of a row
+        places = []
+        for v in (op.out, *op.args[:2]):
+            place = rows.place(v)
+            v = v if place is None else rows.blocked(v, place, block)
+            places.append(f"{self._variable(v)}, {self._start(v) - 1}")
+        _, groups, outputs, inputs, *lengths = op.integers
+        pixels, kernel, results = (prod(lengths[i : i + 3]) for i in (0, 3, 6))
+        image, result = (images * groups * n * block for n in (inputs * pixels, outputs * results))
+        self.work += 2 * images * groups * outputs * inputs * kernel * results
+        # Room for what is laid out anew: the image that is read, and the weights in panels of four.
+        if op.function == "convolve_weights!":
+            self._scratch_sizes.append(image + result)
+            count = f"n, {block}"
+        else:
+            read, units, terms = image, outputs, inputs
+            if op.function == "convolve_transposed!":
+                read, units, terms = result, inputs, outputs
+            self._scratch_sizes.append(read + -(-units // 4) * 4 * terms * kernel)
+            count = str(block)
+        integers = ", ".join(map(str, (images, *op.integers[1:])))
+        self.lines.append(
+            f"rows_{op.function}({', '.join(places)}, w, {self.scratch}, {integers}, {count})"
+        )
 
     def _write_call(
         self, function: str, views: Sequence[View], lengths: Sequence[int], rows: str

@@ -22,6 +22,9 @@ from .program import Call, Operation, Pointwise, Program, Reduce
 Place = tuple[int, int]
 
 
+CONVOLUTIONS = ("convolve!", "convolve_transposed!", "convolve_weights!")
+
+
 class RowsMixedError(Exception):
     """The program is none that treats rows apart, as far as this analysis sees."""
 
@@ -221,6 +224,9 @@ class _Walk:
         self.rows.sums.add(out.buffer)
 
     def _call(self, op: Call) -> None:
+        if op.function in CONVOLUTIONS:
+            self._convolution(op)
+            return
         if op.function != "matmul!":
             raise RowsMixedError(f"{op.function} of rows")
         x, y = (as_batch(v) for v in op.args)
@@ -237,6 +243,22 @@ class _Walk:
             self._broadcast(x, place)
             self._broadcast(y, place)
         self._result(as_batch(op.out), place)
+
+    def _convolution(self, op: Call) -> None:
+        """A row has images of its own, in the first dimension; the weights are free."""
+        x, y, _ = op.args
+        px, py = self.rows.place(x), self.rows.place(y)
+        place = _given(px or py)
+        if place[0] != 0:
+            raise RowsMixedError("a convolution over rows")
+        if op.function == "convolve_weights!":
+            self._broadcast(x, place)
+            self._broadcast(y, place)
+            self._sum(op.out)
+        elif py is None:
+            self._result(op.out, place)
+        else:
+            raise RowsMixedError("weights of a row")
 
 
 def as_batch(view: View) -> View:
