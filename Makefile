@@ -11,9 +11,9 @@ demo: $(VENV)/installed
 
 # Two processes: each has a Julia of its own.
 test: $(VENV)/installed
-	$(RUN) -m pytest -n 2
+	$(RUN) -m pytest -n 2 --dist loadgroup
 
-# Thirty times as many random graphs as the tests have.
+# Many times as many random graphs as the tests have.
 fuzz: $(VENV)/installed
 	PYJLODE_RANDOM_GRAPHS=2000 $(RUN) -m pytest tests/test_random_graphs.py
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
+from math import inf
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +18,8 @@ from pyjlode.engine import choose_engine
 
 # Engine's name -> what the summary says of it.
 _seen: dict[str, str] = {}
+
+JULIA_TESTS = Path(__file__).parent / "test_julia_package.py"
 
 # The tensors here are small; threads would only wait for each other.
 torch.set_num_threads(1)
@@ -49,9 +54,18 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         session.config.add_cleanup(lambda: (compiling.kill(), compiling.wait()))
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs Julia comes last."""
-    items.sort(key=_needs_julia)
+    """What needs Julia comes last, a file in one process: both would compile what its tests share.
+
+    Julia's own tests and the files with the most tests begin, so that the processes end together.
+    """
+    files = Counter(item.path for item in items if _needs_julia(item))
+    files[JULIA_TESTS] *= 1000
+    items.sort(key=lambda item: (-files[item.path], item.path) if _needs_julia(item) else (-inf,))
+    for item in items:
+        if _needs_julia(item):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def _needs_julia(item: pytest.Item) -> bool:

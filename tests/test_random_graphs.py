@@ -22,7 +22,7 @@ from pyjlode.trace.capture import trace
 from pyjlode.translate import source, translate
 
 _TOGETHER = 20
-_COUNT = int(os.environ.get("PYJLODE_RANDOM_GRAPHS", "60"))
+_COUNT = int(os.environ.get("PYJLODE_RANDOM_GRAPHS", "30"))
 _PICK = torch.tensor([2, 0, 1])
 _ROWS = torch.tensor([3, 0, 0, 1])
 _EDGES = torch.tensor([-0.5, 0.0, 0.2, 0.7], dtype=torch.float64)

@@ -24,21 +24,30 @@ def _state(shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> Tensor
     return 0.2 + torch.rand(shape, dtype=dtype)
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_batch(julia: str, name: str) -> None:
+# Some at a time, each on a part of its own: what a model costs beside its operations is more than
+# most of these take.
+TOGETHER = [list(FUNCTIONS)[i : i + 4] for i in range(0, len(FUNCTIONS), 4)]
+
+
+@pytest.mark.parametrize("names", TOGETHER, ids="+".join)
+def test_batch(julia: str, names: list[str]) -> None:
     """Also the Jacobian, as implicit methods get it, with the derivative by time."""
-    compare(FUNCTIONS[name], 0.3, _state((2, 3)), jacobian=True)
+
+    def func(t: Tensor, y: Tensor) -> Tensor:
+        return torch.stack([FUNCTIONS[name](t, x) for name, x in zip(names, y, strict=True)])
+
+    compare(func, 0.3, _state((len(names), 2, 3)), jacobian=True)
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_strides(julia: str, name: str) -> None:
+@pytest.mark.parametrize("names", TOGETHER, ids="+".join)
+def test_strides(julia: str, names: list[str]) -> None:
     """A state that is every second element of another, in three dimensions, in single precision."""
 
     def func(t: Tensor, y: Tensor) -> Tensor:
-        y = torch.stack([y, -y], -1).transpose(0, 1)[..., 0].transpose(0, 1)
-        return FUNCTIONS[name](t, y).clone()
+        y = torch.stack([y, -y], -1).transpose(1, 2)[..., 0].transpose(1, 2)
+        return torch.stack([FUNCTIONS[name](t, x) for name, x in zip(names, y, strict=True)])
 
-    compare(func, 0.3, _state((2, 2, 3), torch.float32))
+    compare(func, 0.3, _state((len(names), 2, 2, 3), torch.float32))
 
 
 @pytest.mark.parametrize("name", [n for n in POINTWISE if n != "time_stack"])

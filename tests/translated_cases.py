@@ -101,8 +101,10 @@ INDEXING: dict[str, Func] = {
     "triu": lambda t, y: (y.unsqueeze(-1) * y.unsqueeze(-2)).triu(1).sum(-1),
     "arange": lambda t, y: y * torch.arange(3) + torch.arange(3, dtype=torch.int32) // 2,
     "unfold": lambda t, y: y + y.unfold(-1, 2, 1).sum((-1, -2)).unsqueeze(-1),
-    "searchsorted": lambda t, y: y * torch.searchsorted(_edges(y), y),
-    "searchsorted_right": lambda t, y: y * torch.searchsorted(_edges(y), y, side="right"),
+    "searchsorted": lambda t, y: y * torch.searchsorted(_edges(y), y.contiguous()),
+    "searchsorted_right": lambda t, y: (
+        y * torch.searchsorted(_edges(y), y.contiguous(), side="right")
+    ),
     "searchsorted_rows": lambda t, y: (
         y * torch.searchsorted(y.sort(-1)[0].detach(), y.detach(), right=True)
     ),
