@@ -10,7 +10,7 @@ import torch
 
 from pyjlode import engine_info
 
-from . import independent, memory, neural, report, stiff
+from . import independent, limit, memory, neural, report, stiff
 from .timing import Row, measure
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -35,7 +35,9 @@ def main() -> None:
         print("Interrupted; what was measured is written.")
     if options.only:
         return
-    report.write_table(rows, DOCS / "benchmarks.md", str(engine_info("julia")))
+    report.write_table(
+        rows, list(limit.shares()), DOCS / "benchmarks.md", str(engine_info("julia"))
+    )
     report.draw(rows, DOCS / "benchmarks.png")
     memory.draw(memory.measure(), DOCS / "memory.png")
 

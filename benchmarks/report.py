@@ -7,12 +7,20 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from .limit import HEAD as SHARES
+from .limit import Share
 from .timing import Row
 
 MEMORY = (
     "Memory of a gradient against the number of steps: backsolve's does not grow, and with",
     "`checkpoints=8` it grows with their logarithm, as the steps between two states are cut again",
     "and again.",
+)
+LIMIT = (
+    "Where the time of a gradient goes (`python -m benchmarks.limit`): outside of Julia, in",
+    "torch's autograd and in checks, and, if a machine could do nothing faster than multiply",
+    "large matrices, in the products and convolutions of all evaluations. The rest is elementary",
+    "functions, memory, products too small for that rate, and the solver's own work.",
 )
 PEERS = ("diffrax", "torchdiffeq", "torchode", "SciPy")
 
@@ -44,7 +52,7 @@ def line(row: Row) -> str:
     return "; ".join(parts)
 
 
-def write_table(rows: Sequence[Row], path: Path, engine: str) -> None:
+def write_table(rows: Sequence[Row], shares: Sequence[Share], path: Path, engine: str) -> None:
     head = ["case", "pyjlode / ms", *(f"{p} / ms" for p in PEERS), *(f"{p}, ratio" for p in PEERS)]
     lines = [
         "# Benchmarks",
@@ -72,6 +80,7 @@ def write_table(rows: Sequence[Row], path: Path, engine: str) -> None:
     ]
     if failures:
         lines += ["", "What did not run:", "", *failures]
+    lines += ["", *LIMIT, "", SHARES, *map(str, shares)]
     lines += ["", *MEMORY, "", "![memory](memory.png)"]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from .options import check_options, grid, reversed_options
 from .partitioned import check_state
 from .problem import AdjointSolve, Problem, Tolerance, reversed_time
 from .sensealg import SensitivityAlgorithm, find_sensealg
-from .states import Layout, State, numbers
+from .states import Layout, State, are_finite, numbers
 
 __all__ = ["State", "make_problem"]
 
@@ -135,7 +134,7 @@ def _check_times(t: Any) -> tuple[Tensor, bool]:
     if not times.is_floating_point():
         times = times.to(torch.float64)
     values = numbers(times)
-    if not np.isfinite(values).all():
+    if not are_finite(values):
         raise ArgumentError("t has values that are not finite.")
     before, after = values[:-1], values[1:]
     increasing = bool((before < after).all())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -144,6 +145,12 @@ def numbers(x: Tensor) -> NDArray[Any]:
     return (plain.to(torch.float64) if plain.dtype is torch.bfloat16 else plain).numpy()
 
 
+def are_finite(x: NDArray[Any]) -> bool:
+    """Whether all are. A sum of squares that did not overflow says so in a quarter of the time."""
+    flat = x.ravel()
+    return isfinite(flat.dot(flat)) or bool(np.isfinite(flat).all())
+
+
 def _as_pairs(y: Tensor) -> Tensor:
     return torch.stack((y.real, y.imag), -1) if y.is_complex() else y
 
@@ -162,7 +169,7 @@ def _check(y: Any, name: str) -> None:
         )
     if y.device.type != "cpu":
         raise ArgumentError(f"{name} is on {y.device}; this version solves on the CPU.")
-    if not np.isfinite(numbers(y)).all():
+    if not are_finite(numbers(y)):
         raise ArgumentError(f"{name} has values that are not finite.")
 
 

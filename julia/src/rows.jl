@@ -126,20 +126,26 @@ function rows_product!(
     return nothing
 end
 
-# All units, for `R` vectors of rows.
-@inline function panel!(C, to, X, from, W, weights, units, terms, strides, R::Val)
+# All units, for `R` vectors of rows; of four units the sums of one vector fill half the registers
+# that most processors have, and those of two leave none for the factors.
+@inline function panel!(C, to, X, from, W, weights, units, terms, strides, ::Val{R}) where {R}
     C_unit, _, _, W_unit = strides
     u = 0
     while u + 4 <= units
-        units!(C, to + u * C_unit, X, from, W, weights + u * W_unit, terms, strides, R, Val(4))
+        for r in 0:lanes(eltype(C)):((R - 1) * lanes(eltype(C)))
+            units!(
+                C, to + u * C_unit + r, X, from + r, W, weights + u * W_unit, terms, strides,
+                Val(1), Val(4),
+            )
+        end
         u += 4
     end
     if u + 2 <= units
-        units!(C, to + u * C_unit, X, from, W, weights + u * W_unit, terms, strides, R, Val(2))
+        units!(C, to + u * C_unit, X, from, W, weights + u * W_unit, terms, strides, Val(R), Val(2))
         u += 2
     end
     if u < units
-        units!(C, to + u * C_unit, X, from, W, weights + u * W_unit, terms, strides, R, Val(1))
+        units!(C, to + u * C_unit, X, from, W, weights + u * W_unit, terms, strides, Val(R), Val(1))
     end
     return nothing
 end
@@ -230,11 +236,12 @@ end
 function contract!(
     C::Vector{T}, to, A::Vector{T}, left, B::Vector{T}, right, strides, block, ::Val{I}, ::Val{J}
 ) where {T,I,J}
-    L = Lanes{lanes(T),T}
+    N = lanes(T) ÷ 2 # so that all sums have registers
+    L = Lanes{N,T}
     C_row, C_column, A_row, B_column = strides
     sums = ntuple(_ -> ntuple(_ -> splat(L, zero(T)), Val(J)), Val(I))
     GC.@preserve A B begin
-        for r in 0:lanes(T):(block - 1)
+        for r in 0:N:(block - 1)
             x = ntuple(i -> load_lanes(L, A, left + (i - 1) * A_row + r), Val(I))
             y = ntuple(j -> load_lanes(L, B, right + (j - 1) * B_column + r), Val(J))
             sums = add_products(sums, x, y)
@@ -282,37 +289,31 @@ end
 
 @inline function outer_products!(C, to, A, left, S, scratch, n, width, C_row, A_row, rows, I::Val)
     N = lanes(eltype(C))
-    j = 0
-    while j + 2N <= n
-        outer!(C, to + j, A, left, S, scratch + j, 2N, width, C_row, A_row, rows, I, Val(2))
-        j += 2N
-    end
-    while j < n
-        outer!(C, to + j, A, left, S, scratch + j, n - j, width, C_row, A_row, rows, I, Val(1))
-        j += N
+    for j in 0:N:(n - 1)
+        outer!(C, to + j, A, left, S, scratch + j, min(N, n - j), width, C_row, A_row, rows, I)
     end
     return nothing
 end
 
+# One vector of columns; a second would leave the factors no registers, as in `panel!`.
 function outer!(
     C::Vector{T}, to, A::Vector{T}, left, S::Vector{T}, from, count, width, C_row, A_row, rows,
-    ::Val{I}, ::Val{J},
-) where {T,I,J}
-    N = lanes(T)
-    L = Lanes{N,T}
-    sums = ntuple(_ -> ntuple(_ -> splat(L, zero(T)), Val(J)), Val(I))
+    ::Val{I},
+) where {T,I}
+    L = Lanes{lanes(T),T}
+    sums = ntuple(_ -> splat(L, zero(T)), Val(I))
     GC.@preserve C A S begin
         for r in 0:(rows - 1)
+            y = load_lanes(L, S, from + r * width)
             x = ntuple(i -> splat(L, @inbounds A[left + (i - 1) * A_row + r + 1]), Val(I))
-            y = ntuple(j -> load_lanes(L, S, from + r * width + (j - 1) * N), Val(J))
-            sums = add_products(sums, x, y)
+            sums = map((x, sum) -> add_product(x, y, sum), x, sums)
         end
-        for i in 1:I, j in 1:J
-            at, some = to + (i - 1) * C_row + (j - 1) * N, sums[i][j]
-            if j * N <= count
+        for i in 1:I
+            at, some = to + (i - 1) * C_row, sums[i]
+            if count == lanes(T)
                 store_lanes!(C, at, add_product(splat(L, one(T)), some, load_lanes(L, C, at)))
             else
-                @inbounds for k in 1:(count - (j - 1) * N)
+                @inbounds for k in 1:count
                     C[at + k] += some[k].value
                 end
             end

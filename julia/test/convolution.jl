@@ -61,7 +61,9 @@ by_batch(x, rows) = vec(permutedims(reshape(x, rows, :)))
     block = lanes(T)
     rows, n = block * batch, block - 3
     result = (image .+ 2 .* padding .- dilation .* (kernel .- 1) .- 1) .÷ stride .+ 1
-    rest = (groups, outputs, inputs, image..., kernel..., result..., stride..., padding..., dilation...)
+    rest = (
+        groups, outputs, inputs, image..., kernel..., result..., stride..., padding..., dilation...
+    )
     # A row's images follow each other, so that a batch of rows is one of rows times images.
     x = randn(T, groups * inputs * prod(image) * rows)
     v = randn(T, groups * outputs * prod(result) * rows)

@@ -32,6 +32,8 @@ class Functions:
         self._forward = module.forward_handed
         self._forward_rows = module.forward_rows_handed
         self._backward = module.backward_handed
+        # What a solve and its gradient say of themselves, read at once.
+        self.report = torch.zeros(8, dtype=torch.float64)
         self._addresses = (ctypes.c_int64 * 16).from_address(int(module.address_table()))
         self.retcode = module.retcode
         self.interpolate = module.interpolate

@@ -26,6 +26,8 @@ from .functions import Functions, parts_of
 from .models import Model
 from .trajectory import JuliaInterpolant, solve_failure
 
+_NONE = torch.empty(0)
+
 
 @dataclass(frozen=True)
 class Solve:
@@ -53,7 +55,9 @@ class Solve:
         self.model.refresh()
         out = torch.empty((t.numel(), *y0.shape), dtype=y0.dtype)
         rows = self.problem.rows
-        info = torch.zeros((rows or 1, 8), dtype=torch.float64)
+        info = self.functions.report
+        if rows is not None:
+            info = torch.zeros((rows, 8), dtype=torch.float64)
         with self.python.errors(), self.model.errors():
             solved = self.functions.forward(
                 self.model.handle,
@@ -73,22 +77,26 @@ class Solve:
 
     def _report(self, info: Tensor, solved: Any, out: Tensor) -> None:
         """Fill the statistics, or raise the failure."""
-        rows = self.problem.rows
-        numbers = info.numpy()
-        succeeded = numbers[:, 0]
-        if not succeeded.all():
-            row = int(succeeded.argmin())
-            _, reached, *counts, _, saved = numbers[row].tolist()
-            if rows is not None:
-                retcode = str(self.functions.retcode(solved))
-                raise self._failure("The solve", retcode, reached, _named(counts), row)
+        if self.problem.rows is not None:
+            self._report_rows(info, solved)
+            return
+        succeeded, reached, *counts, _, saved = info.tolist()
+        if not succeeded:
             raise solve_failure(
                 self.functions, self.model, solved, self.problem, self.method, reached,
                 _named(counts), out[: int(saved)],
             )  # fmt: skip
-        if rows is not None:
-            self.stats.rows = dict(zip(SCIML_COUNTS, info[:, 2:6].long().unbind(1), strict=True))
-        self.stats.take(_named(numbers[:, 2:6].sum(0).tolist()))
+        self.stats.take(_named(counts))
+
+    def _report_rows(self, info: Tensor, solved: Any) -> None:
+        succeeded = info[:, 0]
+        if not succeeded.all():
+            row = int(succeeded.argmin())
+            _, reached, *counts, _, _ = info[row].tolist()
+            retcode = str(self.functions.retcode(solved))
+            raise self._failure("The solve", retcode, reached, _named(counts), row)
+        self.stats.rows = dict(zip(SCIML_COUNTS, info[:, 2:6].long().unbind(1), strict=True))
+        self.stats.take(_named(info[:, 2:6].sum(0).tolist()))
 
     def backward(
         self, solved: Any, cotangent: Tensor, with_t: bool, shapes: Sequence[torch.Size]
@@ -98,8 +106,8 @@ class Solve:
         gradient_u = torch.empty(cotangent.shape[1:], dtype=dtype)
         # Each in memory of its own: autograd takes it over, where it would copy a part.
         gradients = [torch.empty(shape, dtype=dtype) for shape in shapes]
-        gradient_t = torch.empty(cotangent.shape[0] if with_t else 0, dtype=dtype)
-        info = torch.zeros(8, dtype=torch.float64)
+        gradient_t = torch.empty(cotangent.shape[0], dtype=dtype) if with_t else _NONE
+        info = self.functions.report
         rtol, atol = self._backward_tolerances()
         sensealg = self.sensealg
         if isinstance(sensealg, QuadratureAdjoint):
@@ -115,10 +123,11 @@ class Solve:
                 (cotangent, gradient_u, gradient_t, info),
                 gradients,
             )
+            _, reached, nfe, row, *_ = info.tolist()
         if message is not None:
-            row = None if self.problem.rows is None else int(info[3])
-            raise self._failure("The backward solve", message, float(info[1]), {}, row)
-        self.stats.nfe_backward = int(info[2])
+            of_row = None if self.problem.rows is None else int(row)
+            raise self._failure("The backward solve", message, reached, {}, of_row)
+        self.stats.nfe_backward = int(nfe)
         return gradient_u, gradient_t, gradients
 
     def _backward_tolerances(self) -> tuple[float, float]:

@@ -217,17 +217,20 @@ class Visitor:
         self._object(module, own)
 
     def _object(self, obj: object, state: Mapping[str, Any] | None = None) -> None:
+        cls, entries = type(obj), self.entries
         for name, value in list((vars(obj) if state is None else state).items()):
-            if isinstance(value, _PLAIN):
-                if (type(obj), name) in _volatile:
-                    continue
-                self.attributes[type(obj), id(obj), name] = value
-            self.entries.append(name)
+            of: Any = type(value)
+            if (_kinds.get(of) or _kind(of)) == "plain":
+                if (cls, name) not in _volatile:
+                    self.attributes[cls, id(obj), name] = value
+                    entries += (name, of, value)  # as visit has it, without the call
+                continue
+            entries.append(name)
             self.visit(value)
-        for name in getattr(type(obj), "__slots__", ()):
+        for name in getattr(cls, "__slots__", ()):
             if hasattr(obj, name):
                 self.visit(getattr(obj, name))
-        self.visit(type(obj))
+        self.visit(cls)
 
     def _class(self, cls: type) -> None:
         """The code of the user's classes, and what that code and the classes themselves hold."""
