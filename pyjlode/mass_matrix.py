@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from torch import Tensor
 from .errors import ArgumentError, UnsupportedError
 from .methods import Method, find_method
 from .states import Layout
+
+if TYPE_CHECKING:
+    from .problem import Problem
 
 METHODS = (
     "Rodas4", "Rodas42", "Rodas4P", "Rodas4P2", "Rodas5", "Rodas5P", "Rodas5Pe", "Rodas5Pr",
@@ -42,6 +45,20 @@ class MassMatrix:
     matrix: Tensor
     correct: bool
 
+    #: What the caller asked for, and what messages call the equations that have no derivative, the
+    #: variables that they determine, and the caller's initial state.
+    name: ClassVar[str] = "a mass_matrix"
+    equations: ClassVar[str] = "the algebraic equations"
+    unknowns: ClassVar[str] = "the algebraic variables"
+    initial: ClassVar[str] = "a y0"
+
+    def check(self, problem: Problem) -> None:
+        """Refuse a ``func`` that would be solved wrongly without a word; once for each trace."""
+
+    def residual(self, values: Tensor) -> Tensor:
+        """The algebraic equations' values as the caller's ``func`` has them."""
+        return values
+
 
 def check_mass_matrix(
     mass_matrix: Any,
@@ -61,10 +78,7 @@ def check_mass_matrix(
     UnsupportedError
         If the method has no mass matrices, or the state is complex.
     """
-    if initializealg not in (None, *INITIALIZATIONS):
-        raise ArgumentError(
-            f"initializealg must be one of {', '.join(INITIALIZATIONS)}, not {initializealg!r}."
-        )
+    correct = corrects(initializealg)
     if mass_matrix is None:
         if initializealg is not None:
             raise ArgumentError("initializealg is for a mass_matrix, and there is none.")
@@ -87,7 +101,16 @@ def check_mass_matrix(
             'batch="independent" has no mass_matrix; leave batch out, or solve the rows one by one.'
         )
     _check_method(method or find_method(DEFAULT), matrix)
-    return MassMatrix(matrix, initializealg != "CheckInit")
+    return MassMatrix(matrix, correct)
+
+
+def corrects(initializealg: str | None) -> bool:
+    """Whether an inconsistent initial state is corrected, rather than an error."""
+    if initializealg not in (None, *INITIALIZATIONS):
+        raise ArgumentError(
+            f"initializealg must be one of {', '.join(INITIALIZATIONS)}, not {initializealg!r}."
+        )
+    return initializealg != "CheckInit"
 
 
 def _check_shape(matrix: Tensor, layout: Layout, y0: Tensor) -> None:

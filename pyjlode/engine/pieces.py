@@ -70,8 +70,8 @@ def moved(problem: Problem, y: Tensor, before: Tensor, after: Tensor) -> Tensor:
         return y
     if problem.mass is not None:
         raise UnsupportedError(
-            "With a mass_matrix there is no gradient by a time of t that is in step_t or jump_t; "
-            "give t.detach(), or leave that time out of one of them."
+            f"With {problem.mass.name} there is no gradient by a time of t that is in step_t or "
+            "jump_t; give t.detach(), or leave that time out of one of them."
         )
     time = after.detach().to(y.dtype)
     with torch.no_grad():
