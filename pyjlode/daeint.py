@@ -13,8 +13,9 @@ from torch import Tensor
 from .check import State, check_tolerances, make_problem
 from .engine import choose_engine
 from .errors import ArgumentError, UnsupportedError
-from .implicit import UNCONTROLLED, ImplicitForm, ImplicitMass
-from .mass_matrix import DEFAULT, METHODS, corrects
+from .events import link_event
+from .implicit import ImplicitForm, ImplicitMass
+from .mass_matrix import DEFAULT, METHODS, corrects, slope_of
 from .methods import find_method
 from .odeint import solve_problem
 from .problem import Problem, Statistics
@@ -36,6 +37,7 @@ def daeint(
     sensealg: SensitivityAlgorithm | str | None = None,
     engine: str | None = None,
     stats: Statistics | None = None,
+    event_fn: Callable[..., Tensor] | None = None,
     return_solution: bool = False,
     initializealg: str | None = None,
 ) -> Any:
@@ -61,7 +63,8 @@ def daeint(
         dimension; of a tuple ``y0``, a tuple with one entry for each of its tensors. The others are
         algebraic. By default all have: an implicit ordinary differential equation.
     rtol, atol : float, torch.Tensor or tuple, optional
-        Of ``y``, as for :func:`pyjlode.odeint`. The error of a step is measured over all of it.
+        Of ``y``, as for :func:`pyjlode.odeint`. Of a batch the row with the largest error counts,
+        of a tuple the tensor.
     method : str, optional
         One of :data:`pyjlode.mass_matrix.METHODS`, by default Rodas5P.
     options : mapping, optional
@@ -72,6 +75,9 @@ def daeint(
         The torch engine does not solve these equations.
     stats : Statistics, optional
         Filled with the solve's counts.
+    event_fn : callable, optional
+        ``event_fn(t, y)``, a tensor: the solve ends where one of its elements crosses zero, and
+        of ``t`` only the start and the direction count.
     return_solution : bool, optional
         Give a :class:`pyjlode.Solution`, which interpolates and has ``derivative(t)``, instead of
         the states.
@@ -83,7 +89,9 @@ def daeint(
     Returns
     -------
     torch.Tensor or tuple of torch.Tensor
-        States of shape ``(T, *y0.shape)``; the first is ``y0`` made consistent.
+        States of shape ``(T, *y0.shape)``; the first is ``y0`` made consistent. With ``event_fn``,
+        a tuple of the event's time and the states at the start and then, of shape
+        ``(2, *y0.shape)``, all with gradients, as :func:`pyjlode.odeint_event` has them.
 
     Raises
     ------
@@ -148,7 +156,31 @@ def daeint(
             "The torch engine does not solve implicit equations; get Julia with `pyjlode setup`, "
             "or solve func for dy and use odeint."
         )
-    return solve_problem(problem, form.states, engine, stats, return_solution=return_solution)
+    if event_fn is None:
+        return solve_problem(problem, form.states, engine, stats, return_solution=return_solution)
+    return _solve_event(problem, form, event_fn, engine, stats)
+
+
+def _solve_event(
+    problem: Problem, form: ImplicitForm, event_fn: Callable[..., Tensor], engine: str | None,
+    stats: Statistics | None,
+) -> tuple[Tensor, Any]:  # fmt: skip
+    """The event's time and the states, linked where derivatives are unknowns beside the states."""
+    if not callable(event_fn):
+        raise TypeError(
+            f"event_fn must be callable as event_fn(t, y), not {type(event_fn).__name__}."
+        )
+
+    def event(t: Tensor, u: Tensor) -> Tensor:
+        return event_fn(t, form.states(u))
+
+    event_t, states = solve_problem(problem, lambda u: u, engine, stats, event)
+    if torch.is_grad_enabled():
+        mass = problem.mass
+        assert isinstance(mass, ImplicitMass)
+        slope = slope_of(form.system(mass.func), form.matrix)
+        event_t, states = link_event(slope, event, event_t, states)
+    return event_t, form.states(states)
 
 
 def _check(
@@ -170,15 +202,13 @@ def _check(
     correct = corrects(initializealg)
     y, dy = layout.join(y0).reshape(form.shape), layout.join(slopes).reshape(form.shape)
     relative, absolute = check_tolerances(rtol, atol, layout, y.dtype)
-    if isinstance(relative, Tensor):
-        relative = form.tolerance(relative, float(relative.max()))
     given = dict(options or {})
     norm = given.get("norm")
     if callable(norm):
         given["norm"] = lambda u: norm(form.states(u))
     problem, _ = make_problem(
-        form.system(func), form.initial(y, dy), t, relative, form.tolerance(absolute, UNCONTROLLED),
-        method or DEFAULT, given, sensealg,
+        form.system(func), form.initial(y, dy), t, form.tolerance(relative),
+        form.tolerance(absolute), method or DEFAULT, given, sensealg,
     )  # fmt: skip
     if problem.t.numel() == 1:
         raise ArgumentError("daeint needs two times or more in t.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby, pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -24,10 +24,6 @@ from .trace.modes import without_compilation
 
 _SHOWN = 5
 _LOOKED_AT = 100
-
-# The absolute tolerance of z. Its error counts by what it does to y: a tolerance in the units of y
-# would mean something else in each unit of time.
-UNCONTROLLED = 1e30
 
 
 @dataclass(frozen=True)
@@ -93,7 +89,7 @@ class ImplicitForm:
         y = u[..., : self.variables]
         if self.layout.joined:
             return self.layout.split(y)
-        return y.reshape(*y.shape[: y.dim() - len(self.shape)], *self.layout.shapes[0])
+        return y.reshape((*y.shape[: y.dim() - len(self.shape)], *self.layout.shapes[0]))
 
     def initial(self, y0: Tensor, dy0: Tensor) -> Tensor:
         """The state to begin with; only the differential variables have gradients."""
@@ -133,12 +129,27 @@ class ImplicitForm:
         pieces = zip(self.pieces(own), self.pieces(moved), strict=True)
         return self._joined([there if kind else here for (here, kind), (there, _) in pieces])
 
-    def tolerance(self, tolerance: Tolerance, of_derivatives: float) -> Tensor:
-        """One number for each of a state, from those of the caller's."""
-        y = torch.as_tensor(tolerance, dtype=torch.float64).expand(self.shape.numel())
-        y = y.reshape(self.shape)
-        z = [torch.full_like(x, of_derivatives) for x, kind in self.pieces(y) if kind]
+    def tolerance(self, tolerance: Tolerance) -> Tolerance:
+        """One number for each of a state, from those of the caller's; of ``z`` none counts."""
+        if not isinstance(tolerance, Tensor):
+            return tolerance
+        y = tolerance.reshape(self.shape)
+        most = float(tolerance.max())
+        z = [torch.full_like(x, most) for x, kind in self.pieces(y) if kind]
         return self._joined([y, *z]).reshape(-1)
+
+    @property
+    def measured(self) -> list[int]:
+        """First and last index, from 1, of each part of a state whose error counts.
+
+        The error of ``z`` counts by what it does to ``y``: to measure it in the units of ``y``
+        would mean something else in each unit of time.
+        """
+        sizes = self.layout.sizes if self.layout.joined else [self.variables]
+        ends = [0, *accumulate(sizes)]
+        row = self.variables + int(self.differential.sum())
+        starts = range(0, row * (self.shape.numel() // self.variables), row)
+        return [start + x for start in starts for a, b in pairwise(ends) for x in (a + 1, b)]
 
     def pieces(self, x: Tensor) -> Iterator[tuple[Tensor, bool]]:
         """Neighbours of one kind in the last dimension, and whether they are differential."""
@@ -188,6 +199,10 @@ class ImplicitMass(MassMatrix):
         """The equations' values as the caller's ``func`` has them; of a tuple, in one dimension."""
         own, layout = self.form.in_place(values), self.form.layout
         return own if layout.joined else own.reshape(layout.shapes[0])
+
+    def measured(self, parts: list[int]) -> list[int]:
+        """Only ``y``: of a batch the worst row counts, of a tuple the worst tensor."""
+        return self.form.measured
 
     def check(self, problem: Problem) -> None:
         """Refuse a ``func`` that depends on derivatives of algebraic variables.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -54,6 +55,10 @@ class MassMatrix:
 
     def check(self, problem: Problem) -> None:
         """Refuse a ``func`` that would be solved wrongly without a word; once for each trace."""
+
+    def measured(self, parts: list[int]) -> list[int]:
+        """First and last index of each part of the state whose error counts; none is all as one."""
+        return parts
 
     def residual(self, values: Tensor) -> Tensor:
         """The algebraic equations' values as the caller's ``func`` has them."""
@@ -136,6 +141,39 @@ def _check_method(method: Method, matrix: Tensor) -> None:
     raise UnsupportedError(
         f"{method.name} has no mass_matrix here; use one of {', '.join(METHODS)}{other}."
     )
+
+
+def slope_of(func: Callable[..., Any], mass_matrix: Any) -> Callable[..., Any]:
+    """``dy/dt`` along a solution as a function of ``t`` and ``y``, algebraic variables included.
+
+    Those follow from the algebraic equations' derivative by time: with ``vᵀ M = 0`` it is
+    ``vᵀ (∂func/∂y dy/dt + ∂func/∂t) = 0``. It has no gradient.
+    """
+    left, sizes, right = torch.linalg.svd(torch.as_tensor(mass_matrix, dtype=torch.float64))
+    singular = sizes <= len(sizes) * torch.finfo(sizes.dtype).eps * sizes.max()
+    # uᵀ M of the other left singular vectors u, and u and v.
+    regular = (sizes[:, None] * right)[~singular]
+    chosen, null = left.T[~singular], left.T[singular]
+
+    def slope(t: Tensor, y: Any) -> Any:
+        layout = Layout.of(y)
+        flat = layout.join(y)
+        blocks = torch.eye(flat.numel() // len(sizes), dtype=torch.float64)
+        inputs = [x.detach().requires_grad_() for x in (t, flat)]
+        with torch.enable_grad():
+            value = layout.wrap(func)(*inputs).reshape(-1).to(torch.float64)
+            algebraic = (torch.kron(blocks, null) @ value).unbind()
+        rows, rests = [torch.kron(blocks, regular)], [torch.kron(blocks, chosen) @ value.detach()]
+        for one in algebraic:
+            by_t, by_y = torch.autograd.grad(
+                one, inputs, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+            rows.append(by_y.reshape(1, -1).to(torch.float64))
+            rests.append(-by_t.reshape(1).to(torch.float64))
+        found = torch.linalg.solve(torch.cat(rows), torch.cat(rests))
+        return layout.split(found.to(flat.dtype).view_as(flat))
+
+    return slope
 
 
 def unsupported_in_torch() -> UnsupportedError:
