@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .errors import ArgumentError
+from .errors import ArgumentError, SolverError
 from .independent import nothing_changed
 from .mass_matrix import MassMatrix
 from .problem import Problem, Tolerance
@@ -205,18 +205,17 @@ class ImplicitMass(MassMatrix):
         return self.form.measured
 
     def check(self, problem: Problem) -> None:
-        """Refuse a ``func`` that depends on derivatives of algebraic variables.
-
-        It is looked at in the initial state and in one near it, at the first and the last time.
+        """Refuse a ``func`` that would be solved wrongly without a word.
 
         Raises
         ------
         ArgumentError
-            Naming them.
+            If it depends on derivatives of algebraic variables, in the initial state or one near
+            it, at the first or the last time.
+        SolverError
+            If the index is above one. Where rounding leaves a singular derivative regular, the
+            solve itself may not notice.
         """
-        form = self.form
-        if bool(form.differential.all()):
-            return
         t, y0, dy0 = (x.detach() for x in self.start)
         generator = torch.Generator().manual_seed(0)
 
@@ -224,12 +223,43 @@ class ImplicitMass(MassMatrix):
             change = size * torch.rand(x.shape, generator=generator, dtype=x.dtype)
             return x * (1 + change) + change
 
-        with nothing_changed(problem), without_compilation(), torch.no_grad():
-            for time, size in ((t[0], 0.0), (t[0], 1e-2), (t[-1], 1e-2)):
+        with nothing_changed(problem), without_compilation():
+            differential = bool(self.form.differential.all())
+            for time, size in () if differential else ((t[0], 0.0), (t[0], 1e-2), (t[-1], 1e-2)):
                 at = (time.to(y0.dtype), near(y0, size), near(dy0, size))
-                found = self._depends_on(*at, near(torch.zeros_like(dy0), 1.0))
+                with torch.no_grad():
+                    found = self._depends_on(*at, near(torch.zeros_like(dy0), 1.0))
                 if found:
                     raise self._depends(found)
+            if self._is_singular(t[0].to(y0.dtype), y0, dy0):
+                raise SolverError(
+                    f"The initial state {self.singular}.", retcode="InitialFailure", t=float(t[0])
+                )
+
+    def _is_singular(self, t: Tensor, y0: Tensor, dy0: Tensor) -> bool:
+        """Whether the residual's derivative by the unknowns is, as far as its numbers tell."""
+        if y0.numel() > _LOOKED_AT:
+            return False
+        y, dy = y0.clone().requires_grad_(), dy0.clone().requires_grad_()
+        rows = []
+        try:
+            with torch.enable_grad():
+                values = self.form.residual(self.func, t, y, dy).reshape(-1).unbind()
+            for value in values:
+                by_y, by_dy = torch.autograd.grad(
+                    value, (y, dy), retain_graph=True, allow_unused=True, materialize_grads=True
+                )
+                rows.append(torch.where(self.form.differential, by_dy, by_y).reshape(-1))
+        except RuntimeError:  # func has no derivative: a solve that needs it says so
+            return False
+        matrix = torch.stack(rows).to(torch.float64)
+        if not bool(torch.isfinite(matrix).all()):
+            return False
+        for dim in (0, 1, 0, 1):  # the units of equations and variables do not count
+            most = matrix.abs().amax(dim, keepdim=True)
+            matrix = matrix / most.where(most > 0, 1.0).sqrt()
+        sizes = torch.linalg.svdvals(matrix)
+        return bool(sizes[-1] <= len(sizes) * torch.finfo(y0.dtype).eps * sizes[0])
 
     def _depends_on(self, t: Tensor, y: Tensor, dy: Tensor, other: Tensor) -> list[list[int]]:
         """Algebraic variables on whose derivatives func depends."""

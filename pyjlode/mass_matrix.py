@@ -53,6 +53,15 @@ class MassMatrix:
     unknowns: ClassVar[str] = "the algebraic variables"
     initial: ClassVar[str] = "a y0"
 
+    @property
+    def singular(self) -> str:
+        """What an initial state does where there is no telling the unknowns."""
+        return (
+            f"does not determine {self.unknowns}: {self.equations} have a singular derivative by "
+            "them. The index of the equation may be above one: differentiate the constraints by "
+            "time first"
+        )
+
     def check(self, problem: Problem) -> None:
         """Refuse a ``func`` that would be solved wrongly without a word; once for each trace."""
 

@@ -293,6 +293,18 @@ def test_no_consistent_start(julia: str, func: Callable[..., Tensor], message: s
     assert caught.value.retcode == "InitialFailure"
 
 
+def test_an_index_that_rounding_hides(julia: str) -> None:
+    """``A dy = f(t, y)`` with A of rank 3, from a state that satisfies what follows for ``y``."""
+    for _ in range(4):
+        A = torch.randn(4, 4, dtype=D)
+        A[:, 3] = A[:, :3] @ torch.randn(3, dtype=D)
+        with pytest.raises(SolverError, match="index of the equation may be above one"):
+            daeint(
+                lambda t, y, dy, A=A: A @ dy + y - torch.sin(t), A @ torch.randn(4, dtype=D), None,
+                [0.0, 1.0], engine="julia",
+            )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "func",
     [

@@ -101,11 +101,10 @@ class ConsistentStart(AlgebraicSolve):
         says = {
             "off": f"does not satisfy {mass.equations}: func has there {off}. Give {mass.initial} "
             'that does, or leave initializealg="CheckInit" out',
-            "singular": f"does not determine {mass.unknowns}: {mass.equations} have a singular "
-            "derivative by them. The index of the equation may be above one: differentiate the "
-            "constraints by time first",
+            "singular": mass.singular,
             "not converged": f"was not brought to one that satisfies {mass.equations}: func has "
-            f"there {off}. Give {mass.initial} that is nearer",
+            f"there {off}. Give {mass.initial} that is nearer, unless the index of the equation is "
+            "above one: then differentiate the constraints by time first",
             "not finite": "is one at which func is not finite",
         }
         return SolverError(
