@@ -195,6 +195,11 @@ class ImplicitMass(MassMatrix):
     unknowns: ClassVar[str] = "dy of the differential variables and y of the algebraic ones"
     initial: ClassVar[str] = "y0 and a dy0"
 
+    @property
+    def singular(self) -> str:
+        """What an initial state does where there is no telling the unknowns."""
+        return f"{super().singular}; or it is so at this first guess alone: give another dy0"
+
     def residual(self, values: Tensor) -> Tensor:
         """The equations' values as the caller's ``func`` has them; of a tuple, in one dimension."""
         own, layout = self.form.in_place(values), self.form.layout

@@ -280,6 +280,7 @@ def test_check_init(julia: str) -> None:
     [
         (lambda t, y, dy: torch.stack([dy[0] - y[1], y[0] - torch.sin(t)]), "index"),
         (lambda t, y, dy: torch.stack([dy[0] * 0 + y[0], y[1] - 1]), "dy of the differential"),
+        (lambda t, y, dy: torch.stack([(dy[0] + 0.7) ** 2 - y[0], y[1]]), "give another dy0"),
         (lambda t, y, dy: torch.stack([dy[0] ** 2 + 1, y[1]]), "was not brought to one"),
         (lambda t, y, dy: torch.stack([dy[0].log(), y[1]]), "not finite"),
     ],
