@@ -259,6 +259,17 @@ def test_jumps(julia: str) -> None:
     assert_close(y[1], vector(-2).exp(), 1e-7)
 
 
+def test_failure_after_a_jump_backwards_in_time(julia: str) -> None:
+    """dy = -y² from one at -2 is infinite at -3: the error has the caller's time and states."""
+    with pytest.raises(SolverError, match="stopped at t = -3") as caught:
+        daeint(
+            lambda t, y, dy: dy + y**2, vector(1), None, [-2.0, -2.5, -5.0],
+            options={"jump_t": torch.tensor([-2.2])}, engine="julia",
+        )  # fmt: skip
+    assert abs(caught.value.t + 3) < 1e-3 and caught.value.solution is not None
+    assert_close(caught.value.solution.y[1], vector(2), 1e-6)
+
+
 def test_check_init(julia: str) -> None:
     given = {"differential_vars": FIRST_TWO, "initializealg": "CheckInit", "engine": "julia"}
 

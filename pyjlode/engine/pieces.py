@@ -120,7 +120,7 @@ def solve_in_pieces(
         last = [] if end == inf else [torch.tensor([end], dtype=t.dtype)]
         within = Within(problem, before if before in jumps else -inf, end if end in jumps else inf)
         piece = replace(
-            problem, func=within, owner=within, key=(*problem.key, "piece"), y0=y, options=options,
+            problem, func=within, owner=within, key=("piece", *problem.key), y0=y, options=options,
             t=torch.cat([start, inside, *last]),
         )  # fmt: skip
         with failure_in_piece(states, len(inside), stats):
