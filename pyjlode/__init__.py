@@ -15,6 +15,7 @@ from .control import (
     linear_interpolation_coeffs,
     natural_cubic_coeffs,
 )
+from .daeint import daeint
 from .ddeint import ddeint
 from .engine import EngineInfo, engine_info, use_engine
 from .errors import (
@@ -36,6 +37,7 @@ from .layers import (
     LatentODE,
     NeuralCDDE,
     NeuralCDE,
+    NeuralDAE,
     NeuralDSDE,
     NeuralHamiltonianDE,
     NeuralODEMM,
@@ -92,6 +94,7 @@ __all__ = [
     "Method",
     "NeuralCDDE",
     "NeuralCDE",
+    "NeuralDAE",
     "NeuralDSDE",
     "NeuralHamiltonianDE",
     "NeuralODE",
@@ -111,6 +114,7 @@ __all__ = [
     "UnsupportedError",
     "cdeint",
     "collocate_data",
+    "daeint",
     "ddeint",
     "engine_info",
     "explain",

@@ -310,7 +310,7 @@ SWITCHING = ("AutoTsit5", "AutoDP5", "AutoVern6", "AutoVern7", "AutoVern8", "Aut
 
 _SPLIT = "a problem split into a stiff and a nonstiff part (for which odeint has KenCarp4)"
 _LINEAR = "an equation linear in the state, given as an operator"
-_DAE = "a differential-algebraic equation (for which odeint has mass_matrix, with FBDF, say)"
+_DAE = "a differential-algebraic equation (for daeint, or odeint with mass_matrix, with FBDF, say)"
 
 #: What other kind of problem the rest of OrdinaryDiffEq's methods are for.
 ELSEWHERE: dict[str, str] = {

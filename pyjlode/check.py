@@ -20,7 +20,7 @@ from .problem import AdjointSolve, Problem, Tolerance, reversed_time
 from .sensealg import SensitivityAlgorithm, find_sensealg
 from .states import Layout, State, are_finite, numbers
 
-__all__ = ["State", "make_problem"]
+__all__ = ["State", "check_tolerances", "make_problem"]
 
 # torchdiffeq's 1e-7 and 1e-9 lie below what float32 can resolve.
 _TOLERANCES = {torch.float64: (1e-7, 1e-9), torch.float32: (1e-5, 1e-7)}
@@ -86,14 +86,14 @@ def make_problem(
     if "grid_constructor" in checked and times.numel() > 1:
         points = grid(checked.pop("grid_constructor"), func, y0, times, turned)
         times, rows = _with_grid(times, points)
-    default_rtol, default_atol = _TOLERANCES[flat.dtype]
+    relative, absolute = check_tolerances(rtol, atol, layout, flat.dtype)
     norm = checked.pop("norm", None)
     problem = Problem(
         func=joined,
         y0=flat,
         t=times,
-        rtol=_check_tolerance("rtol", rtol, default_rtol, layout),
-        atol=_check_tolerance("atol", atol, default_atol, layout),
+        rtol=relative,
+        atol=absolute,
         method=chosen,
         sensealg=find_sensealg(sensealg) if isinstance(sensealg, str) else sensealg,
         options=checked,
@@ -149,6 +149,17 @@ def _with_grid(t: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     values, order = torch.sort(joined.detach(), stable=True)
     new = torch.cat([torch.ones(1, dtype=torch.bool), values.diff() > 0])
     return joined[order[new]], torch.searchsorted(values[new], t.detach())
+
+
+def check_tolerances(
+    rtol: Any, atol: Any, layout: Layout, dtype: torch.dtype
+) -> tuple[Tolerance, Tolerance]:
+    """Both, checked; by default those of the dtype."""
+    default_rtol, default_atol = _TOLERANCES[dtype]
+    return (
+        _check_tolerance("rtol", rtol, default_rtol, layout),
+        _check_tolerance("atol", atol, default_atol, layout),
+    )
 
 
 def _check_tolerance(name: str, value: Any, default: float, layout: Layout) -> Tolerance:

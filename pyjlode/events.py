@@ -40,14 +40,15 @@ def solve_until_event(
 
 
 def link_event(
-    func: Callable[..., Any],
+    derivative: Callable[..., Any],
     event_fn: Callable[..., Tensor],
     event_t: Tensor,
     solution: Any,
 ) -> tuple[Tensor, Any]:
     """Make the event's time, and through it the last state, differentiable.
 
-    ``solution`` must have the gradient of the state at a fixed time. By the implicit function
+    ``derivative(t, y)`` is ``dy/dt`` along the solution, and ``solution`` must have the gradient of
+    the state at a fixed time. By the implicit function
     theorem the event's time moves with the event's value, divided by that value's rate along
     the solution.
     """
@@ -60,7 +61,7 @@ def link_event(
 
     time = event_t.detach().to(end[0].real.dtype)
     with torch.no_grad():
-        slope = func(time, pack(end))
+        slope = derivative(time, pack(end))
     slopes = (slope,) if single else tuple(slope)
     index, rate = _crossing(event_fn, time, end, slopes, pack)
     value = event_fn(time, pack(end)).reshape(-1)[index]

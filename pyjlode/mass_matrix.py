@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor
 from .errors import ArgumentError, UnsupportedError
 from .methods import Method, find_method
 from .states import Layout
+
+if TYPE_CHECKING:
+    from .problem import Problem
 
 METHODS = (
     "Rodas4", "Rodas42", "Rodas4P", "Rodas4P2", "Rodas5", "Rodas5P", "Rodas5Pe", "Rodas5Pr",
@@ -42,6 +46,33 @@ class MassMatrix:
     matrix: Tensor
     correct: bool
 
+    #: What the caller asked for, and what messages call the equations that have no derivative, the
+    #: variables that they determine, and the caller's initial state.
+    name: ClassVar[str] = "a mass_matrix"
+    equations: ClassVar[str] = "the algebraic equations"
+    unknowns: ClassVar[str] = "the algebraic variables"
+    initial: ClassVar[str] = "a y0"
+
+    @property
+    def singular(self) -> str:
+        """What an initial state does where there is no telling the unknowns."""
+        return (
+            f"does not determine {self.unknowns}: {self.equations} have a singular derivative by "
+            "them. The index of the equation may be above one: differentiate the constraints by "
+            "time first"
+        )
+
+    def check(self, problem: Problem) -> None:
+        """Refuse a ``func`` that would be solved wrongly without a word; once for each trace."""
+
+    def measured(self, parts: list[int]) -> list[int]:
+        """First and last index of each part of the state whose error counts; none is all as one."""
+        return parts
+
+    def residual(self, values: Tensor) -> Tensor:
+        """The algebraic equations' values as the caller's ``func`` has them."""
+        return values
+
 
 def check_mass_matrix(
     mass_matrix: Any,
@@ -61,10 +92,7 @@ def check_mass_matrix(
     UnsupportedError
         If the method has no mass matrices, or the state is complex.
     """
-    if initializealg not in (None, *INITIALIZATIONS):
-        raise ArgumentError(
-            f"initializealg must be one of {', '.join(INITIALIZATIONS)}, not {initializealg!r}."
-        )
+    correct = corrects(initializealg)
     if mass_matrix is None:
         if initializealg is not None:
             raise ArgumentError("initializealg is for a mass_matrix, and there is none.")
@@ -87,7 +115,16 @@ def check_mass_matrix(
             'batch="independent" has no mass_matrix; leave batch out, or solve the rows one by one.'
         )
     _check_method(method or find_method(DEFAULT), matrix)
-    return MassMatrix(matrix, initializealg != "CheckInit")
+    return MassMatrix(matrix, correct)
+
+
+def corrects(initializealg: str | None) -> bool:
+    """Whether an inconsistent initial state is corrected, rather than an error."""
+    if initializealg not in (None, *INITIALIZATIONS):
+        raise ArgumentError(
+            f"initializealg must be one of {', '.join(INITIALIZATIONS)}, not {initializealg!r}."
+        )
+    return initializealg != "CheckInit"
 
 
 def _check_shape(matrix: Tensor, layout: Layout, y0: Tensor) -> None:
@@ -113,6 +150,39 @@ def _check_method(method: Method, matrix: Tensor) -> None:
     raise UnsupportedError(
         f"{method.name} has no mass_matrix here; use one of {', '.join(METHODS)}{other}."
     )
+
+
+def slope_of(func: Callable[..., Any], mass_matrix: Any) -> Callable[..., Any]:
+    """``dy/dt`` along a solution as a function of ``t`` and ``y``, algebraic variables included.
+
+    Those follow from the algebraic equations' derivative by time: with ``vᵀ M = 0`` it is
+    ``vᵀ (∂func/∂y dy/dt + ∂func/∂t) = 0``. It has no gradient.
+    """
+    left, sizes, right = torch.linalg.svd(torch.as_tensor(mass_matrix, dtype=torch.float64))
+    singular = sizes <= len(sizes) * torch.finfo(sizes.dtype).eps * sizes.max()
+    # uᵀ M of the other left singular vectors u, and u and v.
+    regular = (sizes[:, None] * right)[~singular]
+    chosen, null = left.T[~singular], left.T[singular]
+
+    def slope(t: Tensor, y: Any) -> Any:
+        layout = Layout.of(y)
+        flat = layout.join(y)
+        blocks = torch.eye(flat.numel() // len(sizes), dtype=torch.float64)
+        inputs = [x.detach().requires_grad_() for x in (t, flat)]
+        with torch.enable_grad():
+            value = layout.wrap(func)(*inputs).reshape(-1).to(torch.float64)
+            algebraic = (torch.kron(blocks, null) @ value).unbind()
+        rows, rests = [torch.kron(blocks, regular)], [torch.kron(blocks, chosen) @ value.detach()]
+        for one in algebraic:
+            by_t, by_y = torch.autograd.grad(
+                one, inputs, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+            rows.append(by_y.reshape(1, -1).to(torch.float64))
+            rests.append(-by_t.reshape(1).to(torch.float64))
+        found = torch.linalg.solve(torch.cat(rows), torch.cat(rests))
+        return layout.split(found.to(flat.dtype).view_as(flat))
+
+    return slope
 
 
 def unsupported_in_torch() -> UnsupportedError:

@@ -14,6 +14,7 @@ from .engine import choose_engine
 from .errors import UnsupportedError
 from .events import link_event, solve_until_event
 from .manifold import ManifoldProjection, with_projection
+from .mass_matrix import slope_of
 from .preset_time import PresetTimeCallback, WithStops, change_start
 from .problem import Problem, Statistics
 from .sensealg import SensitivityAlgorithm
@@ -208,11 +209,6 @@ def solve_problem(
             'batch="independent" has neither event_fn nor return_solution; solve the rows one by '
             "one, or ask for the times in t."
         )
-    if problem.mass is not None and event_fn is not None:
-        raise UnsupportedError(
-            "There are no events with a mass_matrix; solve with return_solution=True and look for "
-            "the event in the solution."
-        )
     partitioned.refuse(problem, plain)
     split.refuse(problem, plain)
     solver = choose_engine(engine)
@@ -301,4 +297,6 @@ def odeint_event(
     event_t, solution = odeint_interface(func, y0, t, event_fn=event_fn, **kwargs)
     if not torch.is_grad_enabled():
         return event_t, solution
-    return link_event(func, event_fn, event_t, solution)
+    mass_matrix = kwargs.get("mass_matrix")
+    slope = func if mass_matrix is None else slope_of(func, mass_matrix)
+    return link_event(slope, event_fn, event_t, solution)

@@ -106,9 +106,9 @@ class Layout:
         ):
             front = y.shape[:-1]
             if is_complex:
-                parts.append(_from_pairs(piece.reshape(*front, *shape, 2)))
+                parts.append(_from_pairs(piece.reshape((*front, *shape, 2))))
             else:
-                parts.append(piece.reshape(*front, *shape))
+                parts.append(piece.reshape((*front, *shape)))
         return tuple(parts)
 
     def wrap(self, func: Callable[..., Any]) -> Callable[[Tensor, Tensor], Tensor]:

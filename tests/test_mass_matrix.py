@@ -11,7 +11,7 @@ from reference import assert_close, gradients
 from stiff_problems import PROBLEMS, rober
 from torch import Tensor
 
-from pyjlode import ArgumentError, SolverError, UnsupportedError, odeint
+from pyjlode import ArgumentError, SolverError, UnsupportedError, odeint, odeint_event
 from pyjlode.mass_matrix import METHODS
 
 D = torch.float64
@@ -178,6 +178,68 @@ def test_tuple_interpolation_and_pieces(julia: str) -> None:
     assert_close(x[1], y0[0] * torch.tensor(1 + 1.5, dtype=D).exp(), 1e-4)
 
 
+@pytest.mark.parametrize("method", ["Rodas5P", "FBDF"])
+def test_event_of_an_algebraic_variable(julia: str, method: str) -> None:
+    """z = b exp(t) reaches c at log(c / b), where x is known in closed form; from a wrong z."""
+    inputs = [torch.tensor(v, dtype=D, requires_grad=True) for v in (0.2, 0.4, 1.5, 0.7, 2.0)]
+    t0, x0, a, b, c = inputs
+
+    def func(t: Tensor, y: Tensor) -> Tensor:
+        return torch.stack([y[1] - a * y[0], y[1] ** 2 - b**2 * torch.exp(2 * t)])
+
+    time, states = odeint_event(
+        func, torch.stack([x0, x0.detach() * 5]), t0, event_fn=lambda t, y: y[1] - c,
+        mass_matrix=torch.diag(torch.tensor([1.0, 0.0])), method=method, rtol=1e-9, atol=1e-11,
+        engine="julia",
+    )  # fmt: skip
+    when = torch.log(c / b)
+    start = b * torch.exp(t0) / (1 + a)
+    x = (x0 - start) * torch.exp(-a * (when - t0)) + c / (1 + a)
+    expected = (when, x, c, b * torch.exp(t0))
+    for found, e in zip((time, states[1, 0], states[1, 1], states[0, 1]), expected, strict=True):
+        assert_close(found.detach(), e.detach(), 1e-7)
+        have, want = (
+            torch.autograd.grad(
+                value, inputs, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+            for value in (found, e)
+        )
+        assert_close(torch.stack(have), torch.stack(want), 1e-5)
+
+
+def test_event_by_differences(julia: str) -> None:
+    """Towards the past, with no row of the matrix zero and an event of all variables."""
+    rows = torch.tensor([[1.0, 2, 1], [0, 1, 3], [2, 0, 1]], dtype=D)
+
+    def solve(y0: Tensor, t0: Tensor, rate: Tensor, level: Tensor) -> Tensor:
+        def func(t: Tensor, y: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            (x, v), z = y
+            found = rows @ torch.stack([v, -rate * x * z, z + z**3 - x**2 - torch.sin(t)])
+            return found[:2], found[2]
+
+        time, (xv, z) = odeint_event(
+            func, (y0[:2], y0[2]), t0, event_fn=lambda t, y: y[0][0] + 0.3 * y[1] * t - level,
+            mass_matrix=rows @ SEMI_EXPLICIT, reverse_time=True, rtol=1e-10, atol=1e-12,
+            engine="julia",
+        )  # fmt: skip
+        return 1.7 * time + xv[1].prod() + z[1] ** 2
+
+    inputs = [torch.tensor(v, dtype=D) for v in ([0.3, 0.4, 0.1], 0.9, 1.2, -0.1)]
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    found = torch.cat([g.reshape(-1) for g in torch.autograd.grad(solve(*leaves), leaves)])
+    expected, step = [], 1e-5
+    for i, x in enumerate(inputs):
+        for k in range(x.numel()):
+            ends = []
+            for sign in (1, -1):
+                moved = [z.clone() for z in inputs]
+                moved[i].view(-1)[k] += sign * step
+                with torch.no_grad():
+                    ends.append(float(solve(*moved)))
+            expected.append((ends[0] - ends[1]) / (2 * step))
+    assert_close(found, torch.tensor(expected, dtype=D), 1e-6)
+
+
 def test_check_init_says_which(julia: str) -> None:
     y0 = torch.tensor([1.0, 0, 0.25], dtype=D)
     with pytest.raises(SolverError, match=r"func has there 0\.25 at \[2\]") as caught:
@@ -242,8 +304,6 @@ def test_what_julia_refuses(julia: str) -> None:
         solve(sensealg="gauss")
     with pytest.raises(UnsupportedError, match="Rodas5P"):
         solve(method="FBDF", sensealg="discrete")
-    with pytest.raises(UnsupportedError, match="return_solution"):
-        solve(event_fn=lambda t, y: y[0] - 0.5)
     with pytest.raises(UnsupportedError, match="rows one by one"):
         odeint(
             lambda t, y: -y, torch.ones(2, 3), t, mass_matrix=M, batch="independent", engine="julia"

@@ -59,6 +59,13 @@ def spiral_at(t: float) -> torch.Tensor:
     return torch.tensor([scale * math.cos(2 * t), scale * math.sin(2 * t)], dtype=D)
 
 
+def test_a_tuple_of_numbers(engine: str) -> None:
+    y0 = (torch.tensor(1.0, dtype=D), torch.tensor(2.0, dtype=D))
+    x, z = odeint(lambda t, y: (-y[1], y[0]), y0, [0.0, 1.0], engine=engine)
+    assert x.shape == z.shape == (2,)
+    assert_close(x[1], torch.tensor(math.cos(1) - 2 * math.sin(1), dtype=D), 1e-6)
+
+
 @pytest.mark.parametrize("t", [[0.0, 0.7, 2.0], [2.0, 0.7, 0.0], [-1.0, 1.5]])
 def test_closed_form(engine: str, t: list[float]) -> None:
     y = odeint(spiral, spiral_at(t[0]), t, rtol=1e-9, atol=1e-9, engine=engine)

@@ -32,9 +32,12 @@ def test_each_kind_of_problem_runs_as_it_stands(
     names: dict[str, Any] = {}
     for block in blocks:
         exec(block, names)
-    assert len(blocks) == 11
+    assert len(blocks) == 12
     assert torch.isfinite(names["k"].grad).all() and names["k"].grad.all()
     assert float(names["energy"].max() - names["energy"].min()) < 1e-8
+    # v + ohm i = 1 at all times, and a larger resistor has less current at first, more at the end.
+    assert (names["voltage"] + names["ohm"] * names["current"] - 1).abs().max() < 1e-6
+    assert -0.2 < float(names["ohm"].grad) < 0
     assert abs(float(names["h"].grad) + 2.5) < 1e-6
     assert float(names["sde"].rate.grad) < 0
     assert names["lag"].grad.abs().item() > 0

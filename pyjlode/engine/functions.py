@@ -86,9 +86,12 @@ class Functions:
         """Julia's ``Settings`` of a problem; ``python`` keeps what the caller's norm raises."""
         layout = problem.layout
         sizes = layout.sizes if layout is not None and layout.joined else []
+        parts = parts_of(sizes)
+        if problem.mass is not None:
+            parts = problem.mass.measured(parts)
         return self.make_settings(
             method, problem.fixed_step, problem.rtol, problem.atol, problem.options,
-            _norm(problem, python), parts_of(sizes),
+            _norm(problem, python), parts,
         )  # fmt: skip
 
     def make_settings(

@@ -26,12 +26,12 @@ def discrete_adjoint(problem: Problem, has_discrete: bool) -> DiscreteAdjoint:
         return DiscreteAdjoint()
     if not isinstance(sensealg, DiscreteAdjoint):
         raise UnsupportedError(
-            f"{type(sensealg).__name__} has no mass_matrix; use DiscreteAdjoint, or leave sensealg "
-            "out."
+            f"{type(sensealg).__name__} is not there with {_name(problem)}; use DiscreteAdjoint, "
+            "or leave sensealg out."
         )
     if not has_discrete:
         raise UnsupportedError(
-            "DiscreteAdjoint has no tableau of this method; with a mass_matrix use Rodas4 or "
+            f"DiscreteAdjoint has no tableau of this method; with {_name(problem)} use Rodas4 or "
             "Rodas5P, or leave sensealg out for the gradient of Rodas5P's solution."
         )
     return sensealg
@@ -45,14 +45,14 @@ def with_mass(
     assert mass is not None
     if any(isinstance(x, Draw) for x in model.constants):
         raise UnsupportedError(
-            "func draws random numbers, and the algebraic equations of a mass_matrix would change "
-            "after the initial state was fitted to them; draw them before the solve."
+            f"func draws random numbers, and {mass.equations} would change after the initial state "
+            "was fitted to them; draw them before the solve."
         )
     if torch.is_grad_enabled() and not model.has_second:
         inputs = (problem.y0, problem.t, *parameters)
         if any(x.requires_grad for x in inputs):
             raise UnsupportedError(
-                "The gradient with a mass_matrix needs second derivatives of func, and it has none "
+                f"The gradient with {mass.name} needs second derivatives of func, and it has none "
                 "in Julia (pyjlode.explain says what runs there). Solve under torch.no_grad(), or "
                 "write func without what stands in the way."
             )
@@ -61,6 +61,10 @@ def with_mass(
     start = ConsistentStart(module, model, problem, mass)
     y0 = AlgebraicState.apply(start, problem.y0, problem.t[:1], *parameters)
     return model, replace(problem, y0=y0)
+
+
+def _name(problem: Problem) -> str:
+    return "a mass_matrix" if problem.mass is None else problem.mass.name
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,8 @@ class ConsistentStart(AlgebraicSolve):
                 atol,
                 self.mass.correct,
             )
-        direction = self.problem.direction
-        residual = direction * torch.from_numpy(np.array(found.residual)).view(y0.shape)
+        values = torch.from_numpy(np.array(found.residual)).view(y0.shape)
+        residual = self.mass.residual(problem.direction * values)
         message = str(found.message)
         if not message and not self.mass.correct and bool((residual.abs() > atol).any()):
             message = "off"
@@ -93,15 +97,14 @@ class ConsistentStart(AlgebraicSolve):
         return torch.from_numpy(np.array(found.u)).view(y0.shape), found
 
     def _failure(self, message: str, residual: Tensor, time: float, atol: float) -> SolverError:
-        off = listed(residual, atol)
+        mass, off = self.mass, listed(residual, atol)
         says = {
-            "off": f"does not satisfy the algebraic equations: func has there {off}. Give a y0 "
+            "off": f"does not satisfy {mass.equations}: func has there {off}. Give {mass.initial} "
             'that does, or leave initializealg="CheckInit" out',
-            "singular": "does not determine the algebraic variables: the algebraic equations have "
-            "a singular derivative by them. The index of the equation may be above one: "
-            "differentiate the constraints by time first",
-            "not converged": "was not brought to one that satisfies the algebraic equations: func "
-            f"has there {off}. Give a y0 that is nearer",
+            "singular": mass.singular,
+            "not converged": f"was not brought to one that satisfies {mass.equations}: func has "
+            f"there {off}. Give {mass.initial} that is nearer, unless the index of the equation is "
+            "above one: then differentiate the constraints by time first",
             "not finite": "is one at which func is not finite",
         }
         return SolverError(

@@ -195,6 +195,8 @@ class ModelCache:
     def _make(self, problem: Problem, wanted: Wanted) -> Model:
         check_rows(problem)
         check_forces(problem)
+        if problem.mass is not None:
+            problem.mass.check(problem)
         try:
             model = self._trace(problem, wanted)
             self._verify(problem, model)

@@ -70,8 +70,8 @@ def moved(problem: Problem, y: Tensor, before: Tensor, after: Tensor) -> Tensor:
         return y
     if problem.mass is not None:
         raise UnsupportedError(
-            "With a mass_matrix there is no gradient by a time of t that is in step_t or jump_t; "
-            "give t.detach(), or leave that time out of one of them."
+            f"With {problem.mass.name} there is no gradient by a time of t that is in step_t or "
+            "jump_t; give t.detach(), or leave that time out of one of them."
         )
     time = after.detach().to(y.dtype)
     with torch.no_grad():
@@ -120,7 +120,7 @@ def solve_in_pieces(
         last = [] if end == inf else [torch.tensor([end], dtype=t.dtype)]
         within = Within(problem, before if before in jumps else -inf, end if end in jumps else inf)
         piece = replace(
-            problem, func=within, owner=within, key=(*problem.key, "piece"), y0=y, options=options,
+            problem, func=within, owner=within, key=("piece", *problem.key), y0=y, options=options,
             t=torch.cat([start, inside, *last]),
         )  # fmt: skip
         with failure_in_piece(states, len(inside), stats):

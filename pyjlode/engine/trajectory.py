@@ -16,6 +16,7 @@ from ..problem import Problem, Statistics
 from .arrays import as_array, flatten
 from .callback import Noted
 from .failure import Evidence, forward_failure, no_event
+from .mass import with_mass
 from .models import Model, Wanted
 
 if TYPE_CHECKING:
@@ -146,6 +147,9 @@ def solve_event(
     endless = replace(problem, t=torch.tensor(ends, dtype=torch.float64))
     method = engine.method(problem)
     model = engine.models.get(endless, wanted=engine.wanted(problem, method, method))
+    if problem.mass is not None:
+        model, endless = with_mass(engine.module, model, endless, model.parameters)
+        y0 = endless.y0
     watched = engine.models.get(event, wanted=Wanted.VALUES)
     count = values.numel()
     found = follow(engine, endless, model, watched, [0] * count, [1] * count)
@@ -153,7 +157,7 @@ def solve_event(
         raise _event_failure(engine, endless, model, found)
     stats.take(found.counts)
     time = torch.tensor(found.event_times[-1], dtype=torch.float64)
-    inputs = (y0, problem.t, *model.parameters)
+    inputs = (problem.y0, problem.t, *model.parameters)
     if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
         times = torch.cat([start.to(torch.float64), time[None]])
         if float(time) > float(start.detach()):

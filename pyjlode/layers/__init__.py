@@ -10,7 +10,7 @@ from .bases import (
     polynomial_basis,
     sin_basis,
 )
-from .constrained import NeuralODEMM
+from .constrained import NeuralDAE, NeuralODEMM
 from .controlled import NeuralCDE
 from .delayed import NeuralCDDE
 from .flow import CNF, FFJORD, FlowDensity
@@ -31,6 +31,7 @@ __all__ = [
     "LatentODE",
     "NeuralCDDE",
     "NeuralCDE",
+    "NeuralDAE",
     "NeuralDSDE",
     "NeuralHamiltonianDE",
     "NeuralODEMM",
