@@ -10,7 +10,7 @@ The memory of a gradient is measured with 4 to 256 residual blocks, or as many s
 method through one, on 64 images of 16 channels and 14 x 14 pixels.
 
     pip install "pyjlode[examples]"
-    python examples/digits.py                  # 1000 steps of 32 digits
+    python examples/digits.py                  # 500 steps of 32 digits
     python examples/digits.py --data ~/mnist   # the paper's data
     python examples/digits.py --small          # 2 steps of 8 digits
 
@@ -212,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train the nets, measure memory, print, draw."""
     run = start(__doc__, arguments, data="the four files of MNIST")
     images, classes, test, truth = load(run.data)
-    batch, steps = (8, 2) if run.small else (32, 1000)
+    batch, steps = (8, 2) if run.small else (32, 500)
     if run.small:
         test, truth = test[:16], truth[:16]
     rows, histories = [], {}
