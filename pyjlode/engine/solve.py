@@ -55,7 +55,7 @@ class Solve:
         self.model.refresh()
         out = torch.empty((t.numel(), *y0.shape), dtype=y0.dtype)
         rows = self.problem.rows
-        info = self.functions.report
+        info = self.functions.report.zero_()
         if rows is not None:
             info = torch.zeros((rows, 8), dtype=torch.float64)
         with self.python.errors(), self.model.errors():
@@ -107,7 +107,7 @@ class Solve:
         # Each in memory of its own: autograd takes it over, where it would copy a part.
         gradients = [torch.empty(shape, dtype=dtype) for shape in shapes]
         gradient_t = torch.empty(cotangent.shape[0], dtype=dtype) if with_t else _NONE
-        info = self.functions.report
+        info = self.functions.report.zero_()
         rtol, atol = self._backward_tolerances()
         sensealg = self.sensealg
         if isinstance(sensealg, QuadratureAdjoint):
