@@ -33,6 +33,7 @@ def cases(batches: tuple[int, ...] = (1, 20, 256, 4096)) -> Iterator[Case]:
     for batch in (16, 128):
         yield convolution(batch)
     yield flow(batch=256)
+    yield training(batch=20)
 
 
 def mlp(hidden: tuple[int, ...], batch: int, dtype: torch.dtype, saves: int, title: str) -> Case:
@@ -137,6 +138,37 @@ def flow(batch: int) -> Case:
             "diffrax": diffrax_gradient(net, jax_field, y0, t, 1e-5),
         },
         Problem(field, y0, t, 1e-5),
+    )
+
+
+def training(batch: int) -> Case:
+    """Fifty steps of Adam from the same weights, as ``tests/test_training_curves.py`` compares."""
+    torch.manual_seed(0)
+    weights = nn.Sequential(nn.Linear(2, 50), nn.Tanh(), nn.Linear(50, 2)).double().state_dict()
+    y0, t = torch.randn(batch, 2).double(), torch.linspace(0, 1.5, 10, dtype=torch.float64)
+    target = torch.stack([torch.cos(t), torch.sin(t)], 1)[:, None]
+
+    def train(solve: Callable[..., Tensor], **options: Any) -> Run:
+        def run() -> None:
+            net = nn.Sequential(nn.Linear(2, 50), nn.Tanh(), nn.Linear(50, 2)).double()
+            net.load_state_dict(weights)
+            field = Field(net, lambda net, t, y: net(y**3))
+            optimizer = torch.optim.Adam(field.parameters(), lr=0.01)
+            for _ in range(50):
+                optimizer.zero_grad()
+                y = solve(field, y0, t, rtol=RTOL, atol=ATOL, **options)
+                (y - target).square().mean().backward()
+                optimizer.step()
+
+        return run
+
+    return Case(
+        f"50 steps of training an MLP 2-50-2, float64, 10 save points, batch {batch}",
+        {
+            "pyjlode": train(odeint, engine="julia"),
+            "torchdiffeq": train(torchdiffeq.odeint),
+            "torchdiffeq adjoint": train(torchdiffeq.odeint_adjoint),
+        },
     )
 
 

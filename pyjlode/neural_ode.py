@@ -21,7 +21,8 @@ class NeuralODE(nn.Module):
     func : torch.nn.Module or callable
         ``func(t, y)``. A module's parameters are this layer's.
     t : torch.Tensor or sequence of float, optional
-        The times, of shape ``(T,)``; may be given at each call instead.
+        The times, of shape ``(T,)``; may be given at each call instead. A ``torch.nn.Parameter`` is
+        a parameter of the layer: a depth that is learnt.
     method, sensealg, rtol, atol, options, engine, batch
         As for :func:`pyjlode.odeint`.
 
@@ -43,6 +44,9 @@ class NeuralODE(nn.Module):
     >>> layer = NeuralODE(Decay(), [0.0, 1.0], engine="torch")
     >>> layer(torch.ones(3, 2)).shape
     torch.Size([2, 3, 2])
+    >>> depth = torch.nn.Parameter(torch.tensor([0.0, 1.0]))
+    >>> [name for name, _ in NeuralODE(Decay(), depth).named_parameters()]
+    ['t']
     """
 
     def __init__(
@@ -119,7 +123,10 @@ class NeuralODE(nn.Module):
 
 
 def keep_times(layer: nn.Module, t: Tensor | Sequence[float] | None) -> None:
-    """Give a layer its times, as a buffer ``t`` that is not saved."""
+    """Give a layer its times: a parameter ``t``, which is learnt, or a buffer that is not saved."""
+    if isinstance(t, nn.Parameter):
+        layer.t = t
+        return
     times = None if t is None else torch.as_tensor(t, dtype=torch.float64)
     layer.register_buffer("t", times, persistent=False)
 

@@ -261,6 +261,19 @@ def test_copies(engine: str, how: object) -> None:
     assert not torch.allclose(twin(y0), before)
 
 
+def test_a_depth_that_is_learnt(engine: str) -> None:
+    """How long ``dy/dt = -y`` has to run to halve the state: ``log 2``."""
+    depth = torch.nn.Parameter(torch.tensor([0.0, 1.0]))
+    layer = NeuralODE(lambda t, y: -y, depth, rtol=1e-8, atol=1e-8, engine=engine)
+    assert "t" in layer.state_dict()
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
+    for _ in range(60):
+        optimizer.zero_grad()
+        (layer(torch.ones(1, dtype=D))[-1] - 0.5).square().sum().backward()
+        optimizer.step()
+    assert_close((depth[1] - depth[0]).detach(), torch.tensor(2.0).log(), 1e-5)
+
+
 def test_training_follows_torchdiffeq(engine: str) -> None:
     """From the same weights, the losses of 20 steps are those of torchdiffeq's odeint."""
     import torchdiffeq
