@@ -146,8 +146,14 @@ def numbers(x: Tensor) -> NDArray[Any]:
 
 
 def are_finite(x: NDArray[Any]) -> bool:
-    """Whether all are. A sum of squares that did not overflow says so in a quarter of the time."""
+    """Whether all are. A sum of squares that did not overflow says so in a quarter of the time.
+
+    >>> [are_finite(np.array([1.0, x])) for x in (1e300, np.nan, complex(0, np.inf))]
+    [True, False, False]
+    """
     flat = x.ravel()
+    if flat.dtype.kind == "c":
+        flat = flat.view(flat.real.dtype)
     return isfinite(flat.dot(flat)) or bool(np.isfinite(flat).all())
 
 

@@ -51,8 +51,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if controls and not hasattr(session.config, "workerinput") and config.find() is not None:
         code = "from pyjlode import runtime; runtime.start().module.load_extensions()"
         compiling = subprocess.Popen(
-            [sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+            [sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            # Of two cores Julia would take one to generate code in.
+            env={"JULIA_IMAGE_THREADS": "2", **os.environ},
+        )  # fmt: skip
         session.config.add_cleanup(lambda: (compiling.kill(), compiling.wait()))
 
 
@@ -74,6 +76,7 @@ def _needs_julia(item: pytest.Item) -> bool:
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     return (
         isinstance(item, pytest.DoctestItem)
+        or item.get_closest_marker("auto_engine") is not None
         or "julia" in parameters
         or parameters.get("engine") == "julia"
     )

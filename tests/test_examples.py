@@ -28,6 +28,7 @@ def _beside_common(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["example"])
 
 
+@pytest.mark.auto_engine
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ONLY_JULIA + DATA])
 def test_runs(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With the engine that a user gets who asks for none."""
@@ -48,6 +49,7 @@ def test_what_needs_julia_says_so(name: str, tmp_path: Path) -> None:
         run(name, tmp_path, "--engine", "torch")
 
 
+@pytest.mark.auto_engine
 def test_digits_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """On files as MNIST's, of which one is compressed."""
     for name, shape in (

@@ -241,6 +241,7 @@ def test_bad_arguments(engine: str) -> None:
         ({"y0": [1.0]}, TypeError, "tensor"),
         ({"y0": torch.ones(2, dtype=torch.int64)}, TypeError, "float32 or float64"),
         ({"y0": torch.tensor([math.nan])}, ValueError, "not finite"),
+        ({"y0": torch.tensor([[1.0, complex(0, math.inf)]])}, ValueError, "not finite"),
         ({"t": [0.0, 0.0]}, ValueError, "strictly"),
         ({"t": [0.0, 1.0, 0.5]}, ValueError, "strictly"),
         ({"t": []}, ValueError, "one dimension"),

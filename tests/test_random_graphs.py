@@ -143,7 +143,7 @@ def _keeps_rows_apart(func: Callable[[Tensor, Tensor], Tensor], y: Tensor) -> bo
         return False
 
 
-@_on_graphs(examples=2 * _COUNT // 100, steps=5)
+@_on_graphs(examples=max(1, _COUNT // 50), steps=5)
 def test_random_rows(julia: str, graphs: list[Graph], seed: int) -> None:
     """As above, of those graphs that are computed for some rows of the state at a time."""
     fewest, source._FEWEST_ROWS = source._FEWEST_ROWS, 2
