@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
+
 import pytest
 import torch
 from cases import MODELS, POINTWISE, SHAPES, make
@@ -24,35 +27,40 @@ def _state(shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> Tensor
     return 0.2 + torch.rand(shape, dtype=dtype)
 
 
-# Some at a time, each on a part of its own: what a model costs beside its operations is more than
-# most of these take.
-TOGETHER = [list(FUNCTIONS)[i : i + 4] for i in range(0, len(FUNCTIONS), 4)]
+def _together(names: Iterable[str], count: int) -> list[list[str]]:
+    """Some at a time: what a model costs beside its operations is more than most of these take."""
+    given = list(names)
+    return [given[i : i + count] for i in range(0, len(given), count)]
 
 
-@pytest.mark.parametrize("names", TOGETHER, ids="+".join)
+def _each(names: list[str], t: Tensor, y: Tensor) -> Tensor:
+    """Each function on a part of its own."""
+    return torch.stack([FUNCTIONS[name](t, x) for name, x in zip(names, y, strict=True)])
+
+
+@pytest.mark.parametrize("names", _together(FUNCTIONS, 4), ids="+".join)
 def test_batch(julia: str, names: list[str]) -> None:
     """Also the Jacobian, as implicit methods get it, with the derivative by time."""
-
-    def func(t: Tensor, y: Tensor) -> Tensor:
-        return torch.stack([FUNCTIONS[name](t, x) for name, x in zip(names, y, strict=True)])
-
-    compare(func, 0.3, _state((len(names), 2, 3)), jacobian=True)
+    compare(partial(_each, names), 0.3, _state((len(names), 2, 3)), jacobian=True)
 
 
-@pytest.mark.parametrize("names", TOGETHER, ids="+".join)
+@pytest.mark.parametrize("names", _together(FUNCTIONS, 6), ids="+".join)
 def test_strides(julia: str, names: list[str]) -> None:
     """A state that is every second element of another, in three dimensions, in single precision."""
 
     def func(t: Tensor, y: Tensor) -> Tensor:
         y = torch.stack([y, -y], -1).transpose(1, 2)[..., 0].transpose(1, 2)
-        return torch.stack([FUNCTIONS[name](t, x) for name, x in zip(names, y, strict=True)])
+        return _each(names, t, y)
 
     compare(func, 0.3, _state((len(names), 2, 2, 3), torch.float32))
 
 
-@pytest.mark.parametrize("name", [n for n in POINTWISE if n != "time_stack"])
-def test_zero_dimensions(julia: str, name: str) -> None:
-    compare(POINTWISE[name], 0.3, _state(()))
+@pytest.mark.parametrize(
+    "names", _together([n for n in POINTWISE if n != "time_stack"], 9), ids="+".join
+)
+def test_zero_dimensions(julia: str, names: list[str]) -> None:
+    compare(partial(_each, names), 0.3, _state((len(names),)))
+    compare(POINTWISE[names[0]], 0.3, _state(()))
 
 
 # The gradient of "derived" passes through torch, outside the function.
