@@ -6,6 +6,7 @@ solve and its gradient with respect to the weights.
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 from collections.abc import Callable, Iterator
@@ -144,15 +145,13 @@ def flow(batch: int) -> Case:
 def training(batch: int) -> Case:
     """Fifty steps of Adam from the same weights, as ``tests/test_training_curves.py`` compares."""
     torch.manual_seed(0)
-    weights = nn.Sequential(nn.Linear(2, 50), nn.Tanh(), nn.Linear(50, 2)).double().state_dict()
+    untrained = nn.Sequential(nn.Linear(2, 50), nn.Tanh(), nn.Linear(50, 2)).double()
     y0, t = torch.randn(batch, 2).double(), torch.linspace(0, 1.5, 10, dtype=torch.float64)
     target = torch.stack([torch.cos(t), torch.sin(t)], 1)[:, None]
 
     def train(solve: Callable[..., Tensor], **options: Any) -> Run:
         def run() -> None:
-            net = nn.Sequential(nn.Linear(2, 50), nn.Tanh(), nn.Linear(50, 2)).double()
-            net.load_state_dict(weights)
-            field = Field(net, lambda net, t, y: net(y**3))
+            field = Field(copy.deepcopy(untrained), lambda net, t, y: net(y**3))
             optimizer = torch.optim.Adam(field.parameters(), lr=0.01)
             for _ in range(50):
                 optimizer.zero_grad()

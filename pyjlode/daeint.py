@@ -20,7 +20,7 @@ from .methods import find_method
 from .odeint import solve_problem
 from .problem import Problem, Statistics
 from .sensealg import SensitivityAlgorithm
-from .states import Layout
+from .states import Layout, are_finite, numbers
 
 
 def daeint(
@@ -234,7 +234,7 @@ def _check_derivative(dy0: Any, y0: Any) -> Any:
                 f"dy0 has shape {tuple(slope.shape)} and {slope.dtype}, and y0 "
                 f"{tuple(y.shape)} and {y.dtype}; they must be alike."
             )
-        if not bool(torch.isfinite(slope).all()):
+        if not are_finite(numbers(slope)):
             raise ArgumentError("dy0 has values that are not finite.")
     return dy0
 

@@ -45,10 +45,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """In a run by several processes one more has Julia compile this checkout's package, which takes
     minutes, while they run what needs no Julia, and step back: they wait for it in the end."""
-    if hasattr(session.config, "workerinput") and hasattr(os, "nice"):
+    is_worker = hasattr(session.config, "workerinput")
+    if is_worker and hasattr(os, "nice"):
         os.nice(5)
     controls = getattr(session.config.option, "numprocesses", None)
-    if controls and not hasattr(session.config, "workerinput") and config.find() is not None:
+    if controls and not is_worker and config.find() is not None:
         code = "from pyjlode import runtime; runtime.start().module.load_extensions()"
         compiling = subprocess.Popen(
             [sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

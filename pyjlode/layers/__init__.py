@@ -10,11 +10,12 @@ from .bases import (
     polynomial_basis,
     sin_basis,
 )
-from .constrained import NeuralDAE, NeuralODEMM
+from .constrained import NeuralODEMM
 from .controlled import NeuralCDE
 from .delayed import NeuralCDDE
 from .flow import CNF, FFJORD, FlowDensity
 from .hamiltonian import HamiltonianNN, NeuralHamiltonianDE
+from .implicit import NeuralDAE
 from .latent_ode import LatentODE
 from .recognition import RecognitionRNN
 from .spline import SplineLayer

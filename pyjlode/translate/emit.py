@@ -273,7 +273,7 @@ class Emitter:
         self.lines += ["    " * d + "end" for d in reversed(range(len(outer)))]
 
     def _call(self, op: Call) -> None:
-        places = [f"{self._variable(v)}, {self._start(v) - 1}" for v in (op.out, *op.args)]
+        places = [self._address(v) for v in (op.out, *op.args)]
         self.lines.append(f"{op.function}({', '.join([*places, *map(str, op.integers)])})")
 
     # Memory.
@@ -281,6 +281,10 @@ class Emitter:
     def _variable(self, view: View) -> str:
         assert view.buffer is not None
         return self.place[view.buffer][0]
+
+    def _address(self, view: View) -> str:
+        """Where a view begins, as routines take it: a vector, and an offset from zero."""
+        return f"{self._variable(view)}, {self._start(view) - 1}"
 
     def _start(self, view: View) -> int:
         """The Julia index of the view's first element."""

@@ -266,10 +266,7 @@ class RowEmitter(Emitter):
         rows, block = self.rows, self.block
         x, y, out = (as_batch(v) for v in (*op.args, op.out))
         px, py = rows.place(x), rows.place(y)
-        x, y, out = (
-            v if p is None else rows.blocked(v, p, block)
-            for v, p in ((x, px), (y, py), (out, rows.place(out)))
-        )
+        x, y, out = (self._in_block(v) for v in (x, y, out))
         batch, m, n, k = *out.shape[:3], x.shape[2]
         self.work += 2 * batch * m * n * k
         if op.out.buffer in rows.sums:
@@ -290,11 +287,7 @@ class RowEmitter(Emitter):
         first = rows.place(op.args[0])
         assert first is not None
         images = first[1]  # of a row
-        places = []
-        for v in (op.out, *op.args[:2]):
-            place = rows.place(v)
-            v = v if place is None else rows.blocked(v, place, block)
-            places.append(f"{self._variable(v)}, {self._start(v) - 1}")
+        places = [self._address(self._in_block(v)) for v in (op.out, *op.args[:2])]
         _, groups, outputs, inputs, *lengths = op.integers
         pixels, kernel, results = (prod(lengths[i : i + 3]) for i in (0, 3, 6))
         image, result = (images * groups * n * block for n in (inputs * pixels, outputs * results))
@@ -314,10 +307,15 @@ class RowEmitter(Emitter):
             f"rows_{op.function}({', '.join(places)}, w, {self.scratch}, {integers}, {count})"
         )
 
+    def _in_block(self, view: View) -> View:
+        """The view as it lies in the block's memory, if it has rows."""
+        place = self.rows.place(view)
+        return view if place is None else self.rows.blocked(view, place, self.block)
+
     def _write_call(
         self, function: str, views: Sequence[View], lengths: Sequence[int], rows: str
     ) -> None:
-        places = [f"{self._variable(v)}, {self._start(v) - 1}" for v in views]
+        places = [self._address(v) for v in views]
         if function == "rows_contract!":
             places.append(f"w, {self.scratch}")
         integers = map(str, (*lengths, *(s for v in views for s in v.strides[:3])))
