@@ -11,11 +11,11 @@ from torch import Tensor
 
 from .check import State, make_problem
 from .engine import choose_engine
-from .errors import ArgumentError, UnsupportedError
+from .errors import ArgumentError, SolverError, UnsupportedError
 from .methods import find_method
 from .problem import Problem, Statistics
 from .sensealg import DiscreteAdjoint, SensitivityAlgorithm
-from .solution import partial_solution
+from .solution import add_solution
 from .states import Layout
 
 #: The explicit Runge-Kutta methods whose interpolation is as good as their steps, by SciML's names.
@@ -162,8 +162,11 @@ def ddeint(
         raise UnsupportedError(
             "The torch engine has no solver of delay equations; get Julia with `pyjlode setup`."
         )
-    with partial_solution(problem.problem, unflatten, solver):
+    try:
         return unflatten(solve_delay(solver, problem, stats or Statistics()))
+    except SolverError as error:
+        add_solution(error, problem.problem, unflatten, solver)
+        raise
 
 
 def _check_lags(lags: Any) -> Tensor:

@@ -11,14 +11,14 @@ from torch import Tensor
 from . import partitioned, preset_time, split
 from .check import State, make_problem
 from .engine import choose_engine
-from .errors import UnsupportedError
+from .errors import SolverError, UnsupportedError
 from .events import link_event, solve_until_event
 from .manifold import ManifoldProjection, with_projection
 from .mass_matrix import slope_of
 from .preset_time import PresetTimeCallback, WithStops, change_start
 from .problem import Problem, Statistics
 from .sensealg import SensitivityAlgorithm
-from .solution import partial_solution, solve_dense
+from .solution import add_solution, solve_dense
 
 
 def odeint(
@@ -220,12 +220,15 @@ def solve_problem(
             )
     elif isinstance(callback, PresetTimeCallback):
         solver = WithStops(solver, callback)
-    with partial_solution(problem, unflatten, solver):
+    try:
         if event_fn is not None:
             return solve_until_event(problem, unflatten, event_fn, solver, stats)
         if return_solution:
             return solve_dense(problem, unflatten, solver, stats)
         return unflatten(solver.solve(problem, stats))
+    except SolverError as error:
+        add_solution(error, problem, unflatten, solver)
+        raise
 
 
 def odeint_event(

@@ -39,7 +39,9 @@ def check_options(
     ArgumentError
         For a name that no method takes, or a value out of range.
     """
-    given = dict(options or {})
+    if not options:
+        return {}
+    given = dict(options)
     for name in given:
         if name in _FORMER:
             raise ArgumentError(f"There is no option {name!r} any more; use {_FORMER[name]}.")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -183,25 +182,20 @@ def nowhere(problem: Problem) -> Interpolant:
     return interpolant
 
 
-@contextmanager
-def partial_solution(
-    problem: Problem, unflatten: Callable[[Tensor], Any], solver: Engine
-) -> Iterator[None]:
-    """A failure inside leaves with what was computed, in the caller's shapes and times."""
-    try:
-        yield
-    except SolverError as error:
-        states = error.states
-        if states is not None:
-            t = problem.direction * problem.t.detach()[: len(states)]
-            stats = Statistics()
-            stats.take(error.stats)
-            error.solution = Solution(
-                t, unflatten(states), stats, error.retcode, solver.name, solver.method_name(problem)
-            )
-        if error.nonfinite is not None:
-            time, state = error.nonfinite
-            part = unflatten(state[None])
-            whole = tuple(x[0] for x in part) if isinstance(part, tuple) else part[0]
-            error.nonfinite = (time, whole)
-        raise
+def add_solution(
+    error: SolverError, problem: Problem, unflatten: Callable[[Tensor], Any], solver: Engine
+) -> None:
+    """Give a failure what was computed, in the caller's shapes and times."""
+    states = error.states
+    if states is not None:
+        t = problem.direction * problem.t.detach()[: len(states)]
+        stats = Statistics()
+        stats.take(error.stats)
+        error.solution = Solution(
+            t, unflatten(states), stats, error.retcode, solver.name, solver.method_name(problem)
+        )
+    if error.nonfinite is not None:
+        time, state = error.nonfinite
+        part = unflatten(state[None])
+        whole = tuple(x[0] for x in part) if isinstance(part, tuple) else part[0]
+        error.nonfinite = (time, whole)

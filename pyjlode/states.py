@@ -141,8 +141,8 @@ class Layout:
 
 def numbers(x: Tensor) -> NDArray[Any]:
     """For looks at values: numpy's take a fraction of the time of torch's on small tensors."""
-    plain = x.detach().cpu().resolve_conj().resolve_neg()
-    return (plain.to(torch.float64) if plain.dtype is torch.bfloat16 else plain).numpy()
+    plain = x.detach().to(torch.float64) if x.dtype is torch.bfloat16 else x
+    return plain.numpy(force=True)  # detached, on the CPU, conjugate and negative views resolved
 
 
 def are_finite(x: NDArray[Any]) -> bool:

@@ -24,6 +24,11 @@ JULIA_TESTS = Path(__file__).parent / "test_julia_package.py"
 # The tensors here are small; threads would only wait for each other.
 torch.set_num_threads(1)
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Most of the time of these tests Julia compiles their models, and takes a quarter less where it
+    # optimizes less. Its own tests, and the package itself, are compiled as users have them.
+    os.environ.setdefault("PYTHON_JULIACALL_OPTIMIZE", "1")
+
 if config.find() is None:
     # Else every call without an engine would warn that torch solves, and warnings are errors here.
     os.environ.setdefault("PYJLODE_ENGINE", "torch")

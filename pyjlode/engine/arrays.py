@@ -29,4 +29,4 @@ def as_array(x: Tensor) -> Any:
 
 def in_memory(x: Tensor) -> Tensor:
     """The tensor as Julia reads it at its address: a copy only where it lies there otherwise."""
-    return x.detach().resolve_neg().contiguous()
+    return x if x.is_contiguous() and not x.is_neg() else x.detach().resolve_neg().contiguous()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ class Noted:
 
     def __init__(self) -> None:
         self.raised: BaseException | None = None
+        self.called = False
 
     def noted(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, whose exceptions are kept here: Julia hands them on as a text."""
@@ -24,11 +25,15 @@ class Noted:
             with self._noted():
                 return function(*arguments)
 
+        self.called = True
         return called
 
-    @contextmanager
-    def errors(self) -> Iterator[None]:
+    def errors(self) -> AbstractContextManager[None]:
         """Around a call of Julia: what the functions raised in it leaves as it was raised."""
+        return self._errors() if self.called else nullcontext()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
         self.raised = None
         try:
             yield
@@ -56,6 +61,7 @@ class PythonFunction(Noted):
 
     def __init__(self, states: int, parameters: int) -> None:
         super().__init__()
+        self.called = True
         self.sizes = (states, parameters)
 
     def model(self, module: Any, kind: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import astuple, dataclass, replace
 from enum import IntEnum
 from typing import Any
@@ -99,16 +99,9 @@ class Model:
             values = torch.cat([x.reshape(-1).to(self.dtype) for x in current])
             self.set_constants(self.handle, values.numpy())
 
-    @contextmanager
-    def errors(self) -> Iterator[None]:
+    def errors(self) -> AbstractContextManager[None]:
         """Around a call of Julia: the user's exceptions come out as themselves, Julia's as ours."""
-        try:
-            with nullcontext() if self.callback is None else self.callback.errors():
-                yield
-        except julia_error() as error:
-            raise SolverError(
-                f"Julia stopped the solve: {_first_line(error)}", retcode="Failure", t=float("nan")
-            ) from error
+        return _JULIA_ERRORS if self.callback is None else _all_errors(self.callback)
 
     def update(self, problem: Problem, states: Tensor) -> None:
         """Have the function change what it changes, once for each saved state."""
@@ -116,6 +109,25 @@ class Model:
             with torch.no_grad(), fork_rng(devices=[]):
                 for t, y in zip(problem.t.detach(), states.detach(), strict=True):
                     problem.func(t.to(y.dtype), y)
+
+
+class _JuliaErrors(AbstractContextManager[None]):
+    """Julia's errors leave as ours."""
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if kind is not None and issubclass(kind, julia_error()):
+            raise SolverError(
+                f"Julia stopped the solve: {_first_line(error)}", retcode="Failure", t=float("nan")
+            ) from error
+
+
+_JULIA_ERRORS = _JuliaErrors()
+
+
+@contextmanager
+def _all_errors(callback: PythonFunction) -> Iterator[None]:
+    with _JULIA_ERRORS, callback.errors():
+        yield
 
 
 @dataclass(frozen=True)
@@ -150,17 +162,17 @@ class ModelCache:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.module = runtime.module
-        self._entries: OrderedDict[Any, _Entry] = OrderedDict()
+        self._entries: OrderedDict[Any, dict[Wanted, _Entry]] = OrderedDict()
+        self._latest: tuple[Any, dict[Wanted, _Entry]] = (None, {})
         self._warned: set[str] = set()
 
     def get(self, problem: Problem, *, wanted: Wanted) -> Model:
         """The model of a problem's function, with at least the derivatives that are wanted."""
         structure = fingerprint(problem.owner)
+        entries = self._find(self._key(structure, problem))
         for enough in Wanted:
-            key = self._key(structure, problem, enough)
-            if enough >= wanted and key in self._entries:
-                self._entries.move_to_end(key)
-                return self._entries[key].bind(structure.tensors) or self._callback(problem)
+            if enough >= wanted and enough in entries:
+                return entries[enough].bind(structure.tensors) or self._callback(problem)
         model = self._make(problem, wanted)
         after = fingerprint(problem.owner)
         if ignore_own_changes(structure, after):
@@ -175,22 +187,33 @@ class ModelCache:
         traced = None if model.callback else replace(model, tensors=(), constants=())
         has = wanted if model.callback is None else Wanted.SECOND
         entry = _Entry(traced, places[0], places[1], problem.owner)
-        self._entries[self._key(after, problem, has)] = entry
+        self._entries.setdefault(self._key(after, problem), {})[has] = entry
         if len(self._entries) > _CAPACITY:
             self._entries.popitem(last=False)
         return model
 
+    def _find(self, key: Any) -> dict[Wanted, _Entry]:
+        """The entries of a key. To compare it with the last one's takes less than its hash."""
+        if key != self._latest[0]:
+            entries = self._entries.get(key)
+            if entries is None:
+                return {}
+            self._entries.move_to_end(key)
+            self._latest = (key, entries)
+        return self._latest[1]
+
     def __len__(self) -> int:
-        return len(self._entries)
+        return sum(len(entries) for entries in self._entries.values())
 
     def clear(self) -> None:
         """Forget every model and every warning given."""
         self._entries.clear()
+        self._latest = (None, {})
         self._warned.clear()
 
-    def _key(self, structure: Structure, problem: Problem, wanted: Wanted) -> Any:
+    def _key(self, structure: Structure, problem: Problem) -> Any:
         y0 = problem.state
-        return (structure.key, problem.key, y0.shape, y0.dtype, wanted)
+        return (structure.key, problem.key, y0.shape, y0.dtype)
 
     def _make(self, problem: Problem, wanted: Wanted) -> Model:
         check_rows(problem)

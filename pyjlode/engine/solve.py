@@ -58,15 +58,17 @@ class Solve:
         info = self.functions.report.zero_()
         if rows is not None:
             info = torch.zeros((rows, 8), dtype=torch.float64)
+        settings = self.functions.forward_settings(self.problem, self.method, self.python)
+        watch = self._watch()
         with self.python.errors(), self.model.errors():
             solved = self.functions.forward(
                 self.model.handle,
-                self.functions.forward_settings(self.problem, self.method, self.python),
+                settings,
                 (in_memory(y0), in_memory(t).to(torch.float64), out, info),
                 [in_memory(p).to(y0.dtype) for p in parameters],
                 keep,
                 getattr(self.sensealg, "checkpoints", None) or 0,
-                watch=self._watch(),
+                watch=watch,
                 dense=self.dense,
                 rows=rows is not None,
             )

@@ -100,10 +100,11 @@ def follow(
     watched.refresh()
     info = torch.zeros(8, dtype=torch.float64)
     dtype, t = problem.y0.dtype, problem.t.detach()
+    settings = engine.functions.forward_settings(problem, method, python)
     with python.errors(), model.errors(), watched.errors():
         handle = engine.module.follow(
             model.handle,
-            engine.functions.forward_settings(problem, method, python),
+            settings,
             as_array(problem.y0),
             flatten(model.parameters, dtype).numpy(),
             float(t[0]),

@@ -213,7 +213,8 @@ class Visitor:
         for name in ("_forward_pre_hooks", "_forward_hooks"):
             for value in state[name].values():  # a hook's key counts up with every hook made
                 self.visit(value)
-        own = {k: v for k, v in state.items() if k not in _MODULE_STATE}
+        plain = state.keys() == _MODULE_STATE
+        own = {} if plain else {k: v for k, v in state.items() if k not in _MODULE_STATE}
         self._object(module, own)
 
     def _object(self, obj: object, state: Mapping[str, Any] | None = None) -> None:
