@@ -65,6 +65,9 @@ function example(::Type{T}, states::Int, pattern=nothing) where {T}
     return assemble(T, functions, states, 1, true, T[], pattern, Dict{Symbol,Any}())
 end
 
+# What a gradient needs of the solve, where that is not its dense output.
+const KEPT = Dict("backsolve" => "nothing", "discrete" => "steps", "forward" => "nothing")
+
 # Jacobians of 128 states and more that have few nonzeros are sparse matrices.
 function exercise(::Type{T}, method, sensitivities; states=2, rows=()) where {T}
     pattern = Pattern(sparse(Matrix{Bool}(I, states, states)), ones(Int, states))
@@ -89,9 +92,9 @@ function exercise(model::Model{T}, method, sensitivities) where {T}
     out, info = zeros(T, 3 * states), zeros(8)
     forward(model, settings, u0, p, ts, out, info, "nothing")
     for name in sensitivities
-        keep = get(Dict("backsolve" => "nothing", "discrete" => "steps"), name, "dense")
+        keep = get(KEPT, name, "dense")
         solved = forward(model, settings, u0, p, ts, out, info, keep)
-        sensealg = sensitivity(name, 1e-3, 1e-3, false)
+        sensealg = sensitivity(name, 1e-3, 1e-3, name == "backsolve") # their defaults
         backward(
             solved, sensealg, settings, ones(T, 3 * states), zeros(T, states), zeros(T, 1),
             zeros(T, 3), info,
@@ -196,7 +199,9 @@ function exercise_projected(::Type{T}, method) where {T}
     return nothing
 end
 
-const SENSITIVITIES = ("discrete", "gauss", "interpolating", "quadrature", "backsolve")
+const SENSITIVITIES = (
+    "discrete", "forward", "gauss", "interpolating", "quadrature", "backsolve"
+)
 
 for method in keys(EXPLICIT), adaptive in (true, false)
     method == "Euler" && adaptive && continue # it has no error estimate
@@ -234,7 +239,7 @@ end
             exercise_steps(T, "Tsit5")
             exercise_projected(T, "Tsit5")
         end
-        exercise(Float64, "Rodas5P", ("discrete", "gauss"))
+        exercise(Float64, "Rodas5P", SENSITIVITIES)
         exercise(Float64, "Rodas5P", ("discrete",); states=128)
         exercise_mass(Float64, "Rodas5P")
         exercise_steps(Float64, "Rodas5P")
