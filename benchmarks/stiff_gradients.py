@@ -1,8 +1,8 @@
 """Gradients of five stiff problems beside forward sensitivities.
 
-``python -m benchmarks.stiff_gradients`` prints the table of docs/sensitivities.md. The problems and their references are those of ``tests/test_stiff.py``: forward sensitivities solved
-with Rodas5P at ``rtol=1e-10``, of which ROBER's and van der Pol's are compared with SciPy's Radau
-there.
+``python -m benchmarks.stiff_gradients`` prints the table of docs/sensitivities.md. The problems and
+their references are those of ``tests/test_stiff.py``: forward sensitivities solved with Rodas5P at
+``rtol=1e-10``, of which ROBER's and van der Pol's are compared with SciPy's Radau there.
 """
 
 from __future__ import annotations
