@@ -17,7 +17,7 @@ from .methods import Method, find_method
 from .options import check_options, grid, reversed_options
 from .partitioned import check_state
 from .problem import AdjointSolve, Problem, Tolerance, reversed_time
-from .sensealg import SensitivityAlgorithm, find_sensealg
+from .sensealg import SensitivityAlgorithm, check_sensealg
 from .states import Layout, State, are_finite, numbers
 
 __all__ = ["State", "check_tolerances", "make_problem"]
@@ -68,6 +68,7 @@ def make_problem(
         key = (*key, "independent")  # what is traced for it was looked at (check_rows)
     times, turned = _check_times(t)
     chosen = None if method is None else find_method(method)
+    sensealg = check_sensealg(sensealg)
     mass = check_mass_matrix(mass_matrix, initializealg, layout, flat, times, chosen, batch)
     if mass is not None and chosen is None:
         chosen = find_method(DEFAULT)
@@ -95,7 +96,7 @@ def make_problem(
         rtol=relative,
         atol=absolute,
         method=chosen,
-        sensealg=find_sensealg(sensealg) if isinstance(sensealg, str) else sensealg,
+        sensealg=sensealg,
         options=checked,
         fixed_step=fixed,
         owner=func,
@@ -121,7 +122,10 @@ def make_problem(
 
 def _check_times(t: Any) -> tuple[Tensor, bool]:
     """The times as a tensor, and whether they decrease."""
-    times = t if isinstance(t, Tensor) else torch.as_tensor(t, dtype=torch.float64)
+    try:
+        times = t if isinstance(t, Tensor) else torch.as_tensor(t, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"t must be a tensor or a sequence of numbers, not {t!r}.") from error
     if times.dim() != 1 or times.numel() == 0:
         raise ArgumentError(
             f"t must have one dimension and a time; its shape is {tuple(times.shape)}."
@@ -174,11 +178,11 @@ def _check_tolerance(name: str, value: Any, default: float, layout: Layout) -> T
                 f"{name} is a {type(value).__name__} of {len(value)}; it must have one entry for "
                 "each tensor of y0, or be a number or a tensor."
             )
-        parts = [torch.as_tensor(x, dtype=torch.float64) for x in value]
+        parts = [_as_number(name, x) for x in value]
     else:
         if isinstance(value, Tensor) and value.requires_grad:
             raise ArgumentError(f"{name} cannot require a gradient.")
-        one = torch.as_tensor(value, dtype=torch.float64)
+        one = _as_number(name, value)
         if layout.joined and one.dim() > 0:
             if len(one) != len(layout.shapes):
                 raise ArgumentError(f"{name} must have one entry for each tensor of y0.")
@@ -200,6 +204,13 @@ def _check_tolerance(name: str, value: Any, default: float, layout: Layout) -> T
             ) from error
         flat.append(full.repeat_interleave(2) if is_complex else full)
     return torch.cat(flat)
+
+
+def _as_number(name: str, value: Any) -> Tensor:
+    try:
+        return torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must be a number or a tensor, not {value!r}.") from error
 
 
 def is_fixed(method: Method | None, name: str | None, options: Mapping[str, Any] | None) -> bool:

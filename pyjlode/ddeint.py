@@ -111,8 +111,8 @@ def ddeint(
     ValueError, TypeError
         If an argument is not as described.
     UnsupportedError
-        On the torch engine; for another method, sensitivity algorithm or option; for a gradient
-        with respect to the times of fixed steps.
+        On the torch engine; for another method, sensitivity algorithm or option; for lags that are
+        functions of the state; for a gradient with respect to the times of fixed steps.
     SolverError
         If the solve does not succeed, or its gradient is not finite.
     JuliaNotFoundError
@@ -170,6 +170,12 @@ def ddeint(
 
 
 def _check_lags(lags: Any) -> Tensor:
+    if callable(lags) or (isinstance(lags, (tuple, list)) and any(map(callable, lags))):
+        raise UnsupportedError(
+            "Lags that depend on the state or on time are not there: lags must be numbers. Near to "
+            "a variable lag is a chain of n further states in odeint, "
+            "z[i]' = n / lag * (z[i-1] - z[i]) with z[0] = y, whose last one is y about lag ago."
+        )
     delays = lags if isinstance(lags, Tensor) else torch.as_tensor(lags, dtype=torch.float64)
     if delays.dim() != 1 or delays.numel() == 0 or delays.is_complex():
         raise ArgumentError(
@@ -224,7 +230,16 @@ def _check(
 
 
 def _check_method(method: str, options: Mapping[str, Any] | None) -> None:
-    if find_method(method).algorithm not in METHODS:
+    found = find_method(method)
+    if found.implicit:
+        raise UnsupportedError(
+            f"{method} is not there for delay equations, nor is another stiff method: of implicit "
+            f"steps the delayed states have no gradient here. Use one of {', '.join(METHODS)}, "
+            "whose steps stay below about 3 over the fastest rate; or in odeint, with a stiff "
+            "method, a chain of n further states for a lag, z[i]' = n / lag * (z[i-1] - z[i]) with "
+            "z[0] = y."
+        )
+    if found.algorithm not in METHODS:
         raise UnsupportedError(
             f"{method} is not there for delay equations; use one of {', '.join(METHODS)}."
         )

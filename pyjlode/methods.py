@@ -46,6 +46,8 @@ def find_method(name: str) -> Method:
 
     Raises
     ------
+    TypeError
+        If it is no string.
     ValueError
         If there is none of that name; the message has the nearest.
     UnsupportedError
@@ -62,6 +64,8 @@ def find_method(name: str) -> Method:
         ...
     ValueError: There is no method 'Tsit6'; the nearest is 'Tsit5'.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"method must be a name, such as 'Tsit5', not {type(name).__name__}.")
     method = _EXACT.get(name) or _BY_NAME.get(name.lower())
     if method is not None:
         return method

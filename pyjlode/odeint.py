@@ -195,7 +195,10 @@ def solve_problem(
     callback: PresetTimeCallback | ManifoldProjection | None = None,
 ) -> Any:
     """Have a problem solved, and give the caller what was asked for."""
-    stats = stats if stats is not None else Statistics()
+    if stats is None:
+        stats = Statistics()
+    elif not isinstance(stats, Statistics):
+        raise TypeError(f"stats must be a Statistics(), which is filled, not {stats!r}.")
     plain = event_fn is None and not return_solution
     if isinstance(callback, ManifoldProjection):
         problem = with_projection(problem, callback, event_fn, return_solution)

@@ -39,8 +39,12 @@ def check_options(
     ArgumentError
         For a name that no method takes, or a value out of range.
     """
-    if not options:
+    if options is None:
         return {}
+    if not isinstance(options, Mapping):
+        raise TypeError(
+            f"options must be a dict, such as {{'max_step': 0.1}}, not {type(options).__name__}."
+        )
     given = dict(options)
     for name in given:
         if name in _FORMER:
@@ -88,9 +92,9 @@ def _taken_by(method: Method | None, fixed: bool) -> set[str]:
 
 
 def _check_value(name: str, value: Any) -> None:
-    if name in _POSITIVE and not float(value) > 0:
+    if name in _POSITIVE and not _number(name, value) > 0:
         raise ArgumentError(f"The option {name} must be above zero, not {value!r}.")
-    if name == "min_step" and not float(value) >= 0:
+    if name == "min_step" and not _number(name, value) >= 0:
         raise ArgumentError(f"The option min_step must not be below zero, not {value!r}.")
     if name == "norm" and not callable(value):
         raise ArgumentError(
@@ -104,6 +108,13 @@ def _check_value(name: str, value: Any) -> None:
         _check_points(name, value)
     if name == "dtype" and value not in (torch.float32, torch.float64):
         raise ArgumentError(f"The option dtype must be a real torch dtype, not {value!r}.")
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"The option {name} must be a number, not {value!r}.") from error
 
 
 def _check_points(name: str, value: Any) -> None:

@@ -196,5 +196,24 @@ def find_sensealg(name: str) -> SensitivityAlgorithm:
     raise ValueError(unknown("sensealg", name, ALGORITHMS))
 
 
+def check_sensealg(sensealg: object) -> SensitivityAlgorithm | None:
+    """The algorithm that an argument ``sensealg`` asks for.
+
+    Raises
+    ------
+    TypeError
+        If it is neither an algorithm nor the name of one.
+    """
+    if isinstance(sensealg, str):
+        return find_sensealg(sensealg)
+    if sensealg is None or isinstance(sensealg, SensitivityAlgorithm):
+        return sensealg
+    if isinstance(sensealg, type) and issubclass(sensealg, SensitivityAlgorithm):
+        raise TypeError(f"sensealg is the class {sensealg.__name__}; give {sensealg.__name__}().")
+    raise TypeError(
+        f"sensealg must be such as GaussAdjoint() or 'gauss', not {type(sensealg).__name__}."
+    )
+
+
 def _short(name: str) -> str:
     return name.removesuffix("Adjoint").removesuffix("Sensitivity").lower()

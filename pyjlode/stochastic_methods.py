@@ -75,6 +75,29 @@ _ONLY_TORCHSDE = (
     "midpoint", "euler_heun", "log_ode", "reversible_heun", "adjoint_reversible_heun"
 )  # fmt: skip
 
+# StochasticDiffEq's others, of packages that are not loaded here.
+_STIFF = (
+    "ImplicitEM", "ImplicitEulerHeun", "ImplicitRKMil", "STrapezoid", "SImplicitMidpoint", "ISSEM",
+    "ISSEulerHeun", "SKenCarp", "SKSROCK", "SROCK1", "SROCK2", "SROCKEM", "SROCKC2",
+    "TangXiaoSROCK2", "KomBurSROCK2",
+)  # fmt: skip
+_WEAK = (
+    "DRI1", "DRI1NM", "RI1", "RI3", "RI5", "RI6", "RDI1WM", "RDI2WM", "RDI3WM", "RDI4WM", "W2Ito1",
+    "RS1", "RS2", "PL1WM", "PL1WMA", "NON", "NON2", "COM", "SIEA", "SIEB", "SMEA", "SMEB", "IRI1",
+)  # fmt: skip
+_OTHERS = {
+    **dict.fromkeys(
+        map(str.lower, _STIFF),
+        "for stiff equations: take EM, RKMil (diagonal noise) or EulerHeun (Stratonovich) with a "
+        "dt below 2 over the drift's fastest rate",
+    ),
+    **dict.fromkeys(
+        map(str.lower, _WEAK),
+        "for expectations alone: take the mean over a batch solved with EM, RKMil or SOSRI",
+    ),
+}
+_ORIGINAL = {name.lower(): name for name in (*_STIFF, *_WEAK)}
+
 
 def find_stochastic_method(
     name: str | None, sde_type: str, noise_type: str, adaptive: bool
@@ -100,6 +123,9 @@ def find_stochastic_method(
             "LambaEM is left out: its adaptive steps converge to something else than the solution. "
             "Use RKMil or SOSRI (diagonal noise) or SOSRA (additive), or EM with fixed steps."
         )
+    bare = name.lower().removesuffix("()")
+    if bare in _OTHERS:
+        raise UnsupportedError(f"There is no {_ORIGINAL[bare]} here, which is {_OTHERS[bare]}.")
     known = _TORCHSDE.get(name, name)
     if name == "srk" and noise_type == "additive":
         known = "SRA1"

@@ -114,6 +114,7 @@ def test_names() -> None:
         ("AutoTsit5(ImplicitMidpoint)", UnsupportedError, "implicit"),
         ("AutoTsit5(__import__('os'))", ValueError, "nearest"),
         ("RKV76IIa", UnsupportedError, "6e-4"),
+        ("Rosenbrock32", UnsupportedError, "order 1, not 3.*use Rosenbrock23"),
         ("Rodas5Q", ValueError, "nearest is 'Rodas5'|'Rodas5P'"),
     ]:
         with pytest.raises(error, match=message):
@@ -136,6 +137,44 @@ def test_a_step_size_fixes_the_steps_of_any_method(julia: str) -> None:
         )  # fmt: skip
         errors.append(float((y[-1] - torch.exp(-torch.tensor(1.5, dtype=D))).abs()))
     assert 20 < errors[0] / errors[1] < 60
+
+
+# The times of their stages are not the package's own (julia/src/implicit_tableaus.jl).
+CORRECTED = ["Kvaerno5", "Kvaerno3", "Kvaerno4", "SSPSDIRK2", "ESDIRK547L2SA2"]
+
+
+@pytest.mark.parametrize(
+    "name", CORRECTED if os.environ.get("PYJLODE_ALL_METHODS") else CORRECTED[:1]
+)
+def test_order_of_an_equation_that_depends_on_time(julia: str, name: str) -> None:
+    """With the package's times Kvaerno5 has order 3 and the others 1."""
+    k, y0 = torch.tensor(0.8, dtype=D), torch.tensor([0.2, 0.6], dtype=D)
+    errors = []
+    for step in (0.1, 0.05):
+        y = odeint(
+            lambda t, y: k * y * (1 - y) * torch.cos(t), y0, T, method=name, rtol=1e-12,
+            atol=1e-12, options={"step_size": step}, engine="julia",
+        )  # fmt: skip
+        errors.append(float((y - solution(k, y0, T))[-1].abs().max()))
+    assert errors[0] / errors[1] > 0.7 * 2 ** find_method(name).order
+
+
+def test_discrete_adjoint_of_an_equation_that_depends_on_time(julia: str) -> None:
+    """Kvaerno5's, whose tableau has the corrected times too, on the solver's own steps."""
+    k = torch.tensor(0.8, dtype=D, requires_grad=True)
+    y0 = torch.tensor([0.2, 0.6], dtype=D)
+
+    def end(k: Tensor) -> Tensor:
+        y = odeint(
+            lambda t, y: k * y * (1 - y) * torch.cos(t), y0, T, method="Kvaerno5", rtol=1e-13,
+            atol=1e-13, options={"step_size": 0.3}, sensealg="discrete", engine="julia",
+        )  # fmt: skip
+        return (y[-1] * torch.tensor([1.0, -2.0], dtype=D)).sum()
+
+    (found,) = torch.autograd.grad(end(k), k)
+    with torch.no_grad():
+        difference = (end(k + 1e-5) - end(k - 1e-5)) / 2e-5
+    assert_close(found, difference, 1e-7)
 
 
 def test_steps_of_adams_methods_are_even(julia: str) -> None:

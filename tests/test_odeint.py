@@ -252,6 +252,14 @@ def test_bad_arguments(engine: str) -> None:
         ({"sensealg": "gaus"}, ValueError, "nearest is 'gauss'"),
         ({"options": {"stepsize": 1}}, ValueError, "step_size"),
         ({"engine": "jax"}, ValueError, "engine"),
+        ({"t": [0.0, "x"]}, TypeError, "sequence of numbers"),
+        ({"rtol": "tight"}, TypeError, "rtol must be a number"),
+        ({"method": 5}, TypeError, "method must be a name"),
+        ({"sensealg": GaussAdjoint}, TypeError, r"give GaussAdjoint\(\)"),
+        ({"sensealg": 3}, TypeError, "such as GaussAdjoint"),
+        ({"options": [0.1]}, TypeError, "options must be a dict"),
+        ({"options": {"max_step": "x"}}, TypeError, "max_step must be a number"),
+        ({"stats": {}}, TypeError, "Statistics"),
     ]:
         with pytest.raises(error, match=message):
             solve(**change)

@@ -524,6 +524,13 @@ def test_arguments_are_checked() -> None:
         ({"method": "midpoint"}, UnsupportedError, "EulerHeun"),
         ({"method": "EulerHeun"}, UnsupportedError, "EM, RKMil"),
         ({"method": "LambaEM", "adaptive": True}, UnsupportedError, "something else"),
+        (
+            {"method": "ImplicitEM"},
+            UnsupportedError,
+            "ImplicitEM here.*stiff.*EM, RKMil.*dt below 2",
+        ),
+        ({"method": "SKenCarp()"}, UnsupportedError, "stiff.*EM, RKMil"),
+        ({"method": "DRI1"}, UnsupportedError, "expectations.*mean over a batch"),
         ({"method": "LambaEulerHeun"}, UnsupportedError, "EM, RKMil"),
         ({"sde": Turning(), "adaptive": True}, UnsupportedError, "diagonal and additive"),
         ({"sde": General(), "adaptive": True}, UnsupportedError, "leave adaptive out"),

@@ -176,7 +176,7 @@ function follow(
     problem = ODEProblem{true,SciMLBase.FullSpecialize}(
         ode_function(model, is_implicit(settings.method)), u0, (from, to), p
     )
-    integrator = init(
+    integrator = started(
         problem, algorithm(settings.method, problem);
         first_step_up_to(keywords(settings, 1.0), to - from)...,
         callback=DiscreteCallback(always, watch; save_positions=(false, false)),

@@ -41,7 +41,7 @@ function last_state!(last, solved::Solved, model)
         ode_function(model, is_implicit(settings.method)), copy(solution.prob.u0),
         (ts[1], ts[end]), p,
     )
-    integrator = init(
+    integrator = started(
         problem, algorithm(settings.method, problem); solver_options(settings, ts)...,
         saveat=ts, dense=false, save_everystep=false,
     )

@@ -103,7 +103,7 @@ end
 function recording(tape::AbstractTape{T}, f, settings, u0, ts, out, stride, dense=false) where {T}
     problem = ode_problem(f, u0, (ts[1], ts[end]), tape.p)
     recorder = Recorder(tape, ts, out, similar(u0), stride, 0)
-    integrator = init(
+    integrator = started(
         problem, algorithm(settings.method, problem); solver_options(settings, ts)...,
         callback=DiscreteCallback(always, recorder; save_positions=(false, false)),
         dense, save_everystep=dense, save_start=dense, save_end=dense,
@@ -139,9 +139,9 @@ end
 function run_solver(problem, method, settings, ts, dense, watch=nothing)
     options = solver_options(settings, ts)
     integrator = if dense
-        init(problem, method; options..., dense=true, save_everystep=true)
+        started(problem, method; options..., dense=true, save_everystep=true)
     else
-        init(problem, method; options..., saveat=ts, dense=false, save_everystep=false)
+        started(problem, method; options..., saveat=ts, dense=false, save_everystep=false)
     end
     retune!(integrator.controller_cache, settings)
     return run!(integrator, watch), Float64(integrator.t)

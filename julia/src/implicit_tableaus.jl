@@ -75,8 +75,8 @@ end
 
 function sdirk_tableau(method)
     read = getglobal(parentmodule(typeof(method)), :ESDIRKIMEXTableau)
-    (; Ai, bi, c, s) = read(method, Float64, Float64)
-    a, γ = rows(Ai), Ai[s, s]
+    (; Ai, bi, s) = read(method, Float64, Float64)
+    a, γ, c = rows(Ai), Ai[s, s], abscissae(Ai)
     for i in 1:s
         a[i][i:end] .= 0
     end
@@ -84,4 +84,35 @@ function sdirk_tableau(method)
     weights[1] += [1.0, -2.0, 1.0]
     weights[s] += [0.0, -1.0, 1.0]
     return SDIRKTableau(a, bi, c, γ, weights)
+end
+
+# The times of the stages within a step: each row's sum, whatever the method (Hairer, Nørsett and
+# Wanner, Solving Ordinary Differential Equations I, II.1.9).
+abscissae(a) = vec(sum(a; dims=2))
+
+"""
+    started(problem, method; options...)
+
+An integrator, as `init` makes it, with the times of an SDIRK method's stages as they should be.
+
+OrdinaryDiffEqSDIRK 2.7.1 has others for Kvaerno3, Kvaerno4, Kvaerno5 (γ for 2γ in the second stage),
+SSPSDIRK2 and ESDIRK547L2SA2. Of an equation that depends on time these have order 1 so, and
+Kvaerno5 order 3; of one that does not, their own.
+"""
+function started(problem, method; options...)
+    integrator = init(problem, method; options...)
+    correct_abscissae!(integrator.cache)
+    return integrator
+end
+
+function correct_abscissae!(cache)
+    if hasproperty(cache, :caches) # of a method that switches
+        foreach(correct_abscissae!, cache.caches)
+    elseif hasproperty(cache, :tab) && hasproperty(cache.tab, :Ai)
+        (; Ai, c) = cache.tab
+        right = abscissae(Ai)
+        # The others' differ by rounding.
+        maximum(abs, right - c) > 1e-6 && copyto!(c, right)
+    end
+    return nothing
 end

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import SolverError, UnsupportedError
+from ..errors import ArgumentError, SolverError, UnsupportedError
 from ..independent import check_rows
 from ..problem import Interpolant, Problem, Statistics
 from .arguments import call, method_name
@@ -55,8 +55,9 @@ class TorchEngine:
     def _solve(self, problem: Problem, stats: Statistics) -> Tensor:
         func = _Counted(problem)
         solve, arguments = call(problem)
+        times = _times(problem)
         try:
-            result = solve(func, problem.y0, problem.t.to(problem.y0.dtype), **arguments)
+            result = solve(func, problem.y0, times, **arguments)
         except SolverError:
             raise  # of a solve within func
         except AssertionError as error:
@@ -98,6 +99,17 @@ class TorchEngine:
         stats.nfe = func.count
         func.stats = stats
         return event_t.detach(), states
+
+
+def _times(problem: Problem) -> Tensor:
+    """Torchdiffeq's times have the state's precision."""
+    times = problem.t.to(problem.y0.dtype)
+    if not bool((times.detach().diff() > 0).all()):
+        raise ArgumentError(
+            "In the state's float32 two times of t are one; count them from another zero, or solve "
+            "in float64."
+        )
+    return times
 
 
 class _SolvedAgain:
