@@ -84,6 +84,7 @@ def train(
     loss: Callable[[], Tensor],
     *,
     rate: float = 0.01,
+    clip: float | None = None,
     record: Callable[[], dict[str, float]] | None = None,
 ) -> list[dict[str, float]]:
     """Train with Adam, the rate falling to 0 as a cosine; the history, one entry a step.
@@ -97,6 +98,8 @@ def train(
         Of the training, beside the example's others.
     loss : callable
         The loss of the next step.
+    clip : float, optional
+        The largest norm of a gradient; larger ones are scaled to it.
     record : callable, optional
         Called after each step; what it gives goes into the history beside ``loss`` and ``time``.
     """
@@ -125,6 +128,8 @@ def train(
             optimizer.zero_grad()
             value = loss()
             value.backward()
+            if clip is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), clip, error_if_nonfinite=True)
             optimizer.step()
             schedule.step()
             entry = {"loss": value.item(), "time": time.perf_counter() - began}

@@ -10,7 +10,7 @@ that have come apart along their ring say little of what moved them.
 The gradients are exact for the noise drawn, through each step of Euler and Maruyama. The torch
 engine has no solver of such equations, so this needs Julia.
 
-    python examples/neural_sde.py            # 2000 steps, half a minute
+    python examples/neural_sde.py            # 2000 steps, a quarter of a minute
     python examples/neural_sde.py --small    # 2 steps
 
 Gneiting and Raftery, Strictly Proper Scoring Rules, Prediction, and Estimation, 2007.
