@@ -35,7 +35,7 @@ from pyjlode import LatentODE
 
 # Of the data, and about the mean in the likelihoods.
 NOISE = 0.1
-# Of a gradient's norm: a few steps that are far too long cost more than all others gain.
+# The largest norm of a gradient.
 CLIP = 5.0
 STEPS = 2500
 OBSERVED = (30, 50, 100)
