@@ -110,6 +110,8 @@ def test_same_steps(julia: str, tapes: list[Any], method: str, reverse: bool) ->
     func, tensors = stiff_network(D) if not reverse else network(D)
     y0 = torch.tensor([[0.5, -0.3], [1.0, 0.4]], dtype=D)
     t = torch.tensor([0.0, 0.01, 0.02, 0.021, 0.7, 0.9], dtype=D)
+    if not reverse:  # the stiff one: torch's steps, with a Jacobian in each iteration, are slow
+        t[-2:] = torch.tensor([0.1, 0.15])
     # The states of SDIRK methods are those of an iteration that stops at the tolerances.
     rtol = 1e-4 if method in ("TRBDF2", "KenCarp4") else 1e-3
     tolerance = 1e-11 if method in ROSENBROCK else rtol / 10
