@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from pyjlode import methods, runtime
-from pyjlode.engine import choose_engine, delay, jumps, stochastic
 from pyjlode.steady_state import METHODS as STEADY
 
 if sys.version_info >= (3, 11):
@@ -61,8 +60,7 @@ def loaded() -> dict[str, tuple[str, str]]:
         main.Pyjlode.load(method.algorithm, method.package, method.backward, method.interpolates)
     for name in STEADY:
         main.Pyjlode.load_steady(name)
-    for extension in (delay, jumps, stochastic):
-        extension.load_extension(choose_engine("julia"))
+    main.Pyjlode.load_extensions()
     code = """
     Dict(k.name => (string(k.uuid), string(something(pkgversion(m), VERSION)))
          for (k, m) in Base.loaded_modules if k.uuid !== nothing)

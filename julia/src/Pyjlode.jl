@@ -11,7 +11,6 @@ precompiled, and a new model costs only the compilation of its own small functio
 module Pyjlode
 
 using ADTypes: AutoFiniteDiff
-using DiffEqCallbacks: IntegrandValuesSum, IntegratingSumCallback
 using FunctionWrappers: FunctionWrapper
 using LinearAlgebra: BLAS, ColumnNorm, I, LAPACK, LU, UniformScaling, dot, exp!, issuccess, ldiv!,
     lu, lu!, mul!, norm, qr, svd
@@ -23,13 +22,10 @@ using OrdinaryDiffEqTsit5: AutoTsit5, Tsit5
 using OrdinaryDiffEqVerner: AutoVern6, AutoVern7, AutoVern8, AutoVern9, Vern6, Vern7, Vern8, Vern9
 using PrecompileTools: @compile_workload, @setup_workload
 using PythonCall: PythonCall, Py, PyArray
-using QuadGK: quadgk
 using SciMLBase: CallbackSet, DiscreteCallback, ODEFunction, ODEProblem, SciMLBase, init, reinit!,
     solve!, step!, successful_retcode
 using SciMLLogging: SciMLLogging
 using SparseArrays: SparseMatrixCSC, findnz, nnz, nonzeros, nzrange, sparse
-using SciMLSensitivity: SciMLSensitivity, BacksolveAdjoint, ForwardSensitivity, GaussAdjoint,
-    InterpolatingAdjoint, ODEAdjointProblem, QuadratureAdjoint, ZygoteVJP
 
 include("elementary.jl")
 include("special.jl")

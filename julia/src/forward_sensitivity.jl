@@ -1,5 +1,8 @@
 # Forward sensitivities: the derivatives of the state solved along with it.
 
+"Forward sensitivities, as a sensitivity algorithm."
+struct ForwardSensitivity end
+
 """
     Variational{T}
 

@@ -61,13 +61,15 @@ Load the packages that have an extension of ours, as far as they are installed: 
 compiles them, in a minute or two that the first solve with one of them would take else.
 """
 function load_extensions()
-    project = Base.parsed_toml(joinpath(pkgdir(Pyjlode), "Project.toml"))
-    for (name, uuid) in project["weakdeps"]
-        package = Base.PkgId(Base.UUID(uuid), name)
+    for name in keys(weak_dependencies())
+        package = weak_dependency(name)
         Base.locate_package(package) === nothing || Base.require(package)
     end
     return nothing
 end
+
+weak_dependencies() = Base.parsed_toml(joinpath(pkgdir(Pyjlode), "Project.toml"))["weakdeps"]
+weak_dependency(name) = Base.PkgId(Base.UUID(weak_dependencies()[name]), name)
 
 is_explicit(constructor) = !OrdinaryDiffEqCore.isimplicit(constructor())
 

@@ -287,10 +287,15 @@ function changed(model::Model{T}; fields...) where {T}
     return Model{T}((get(fields, k, getfield(model, k)) for k in fieldnames(Model))...)
 end
 
-"Versions of Julia and of the packages that solve."
+"Versions of Julia and of the packages that solve; SciMLSensitivity's as it is installed."
 function versions()
-    packages = (SciMLSensitivity, OrdinaryDiffEqCore, PythonCall)
+    packages = (OrdinaryDiffEqCore, PythonCall)
     found = Dict(string(nameof(m)) => string(pkgversion(m)) for m in packages)
     found["Julia"] = string(VERSION)
+    path = Base.locate_package(weak_dependency("SciMLSensitivity"))
+    if path !== nothing
+        project = Base.parsed_toml(joinpath(dirname(dirname(path)), "Project.toml"))
+        found["SciMLSensitivity"] = project["version"]
+    end
     return found
 end

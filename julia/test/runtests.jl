@@ -1,4 +1,5 @@
 using Pyjlode
+using SciMLSensitivity: SciMLSensitivity
 using Test
 
 @testset "Pyjlode" begin

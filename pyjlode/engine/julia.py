@@ -16,8 +16,15 @@ from ..methods import Method, find_method
 from ..partitioned import takes_time, time_dependent
 from ..problem import Interpolant, Problem, Statistics
 from ..runtime import Runtime
-from ..sensealg import BacksolveAdjoint, DiscreteAdjoint, GaussAdjoint, SensitivityAlgorithm
+from ..sensealg import (
+    BacksolveAdjoint,
+    DiscreteAdjoint,
+    ForwardSensitivity,
+    GaussAdjoint,
+    SensitivityAlgorithm,
+)
 from ..trace.leaves import depends_on
+from .extension import require
 from .functions import Functions
 from .mass import discrete_adjoint, with_mass
 from .models import Model, ModelCache, Wanted, depends_on_time
@@ -28,6 +35,7 @@ from .split import with_split
 from .trajectory import solve_event
 
 _DEFAULT = find_method("Tsit5")
+_SENSITIVITY = "PyjlodeSensitivityExt"
 
 
 class JuliaEngine:
@@ -124,11 +132,27 @@ class JuliaEngine:
         differentiate = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
         solve = Solve(self.functions, model, problem, method, backward, sensealg, stats, dense)
         if differentiate:
+            self._load_sensitivities(sensealg)
             states = Differentiable.apply(solve, problem.y0, problem.t, *parameters)
         else:
             states = solve.forward(problem.y0, problem.t, parameters, keep="values")[0]
         model.update(problem, states)
         return states, solve
+
+    def _load_sensitivities(self, sensealg: SensitivityAlgorithm) -> None:
+        """Load SciMLSensitivity for its adjoints; it takes longer than all that solves."""
+        if (
+            isinstance(sensealg, (DiscreteAdjoint, ForwardSensitivity))
+            or _SENSITIVITY in self.loaded
+        ):
+            return
+        packages = {
+            "SciMLSensitivity": "1ed8b502-d754-442c-8d5d-10ac956f44a1",
+            "DiffEqCallbacks": "459566f4-90b8-5000-8ac3-15dfb0a30def",
+            "QuadGK": "1fd47b50-473d-5c70-9696-f719f8f3bcdc",
+        }
+        require(self, _SENSITIVITY, packages, "continuous adjoints")
+        self.loaded.add(_SENSITIVITY)
 
     def load(self, method: Method) -> None:
         """Load a method's package.

@@ -1,0 +1,31 @@
+"""
+The continuous adjoints: what of the Julia half of pyjlode needs SciMLSensitivity. That and what it
+needs take longer to load than all the rest, so it is loaded with the first of them.
+"""
+module PyjlodeSensitivityExt
+
+using DiffEqCallbacks: IntegrandValuesSum, IntegratingSumCallback
+using PrecompileTools: @compile_workload, @setup_workload
+using Pyjlode: Pyjlode, AdjointJacobian, BackwardFailure, Jacobian, Model, Pattern, Settings, Solved,
+    algorithm, backward_method, check_finite, example, exercise, is_implicit, jacobian_pattern,
+    keywords, ode_function, prototype, report!, retune!, run_solver, time_gradients!, transposed,
+    with_method
+using QuadGK: quadgk
+using SciMLBase: SciMLBase, CallbackSet, ODEFunction, ODEProblem, init, solve!
+using SciMLSensitivity: SciMLSensitivity, BacksolveAdjoint, GaussAdjoint, InterpolatingAdjoint,
+    ODEAdjointProblem, QuadratureAdjoint, ZygoteVJP
+
+include("continuous_adjoint.jl")
+
+# With SciMLSensitivity there some of what solves is compiled anew; so that is here, too.
+@setup_workload begin
+    @compile_workload begin
+        names = ("discrete", "gauss", "interpolating", "quadrature", "backsolve")
+        for T in (Float64, Float32)
+            exercise(example(T, 2, Pattern(2)), "Tsit5", names)
+        end
+        exercise(example(Float64, 2, Pattern(2)), "Rodas5P", names)
+    end
+end
+
+end
