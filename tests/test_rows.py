@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -304,7 +304,8 @@ def test_the_same_with_any_number_of_threads(julia: str) -> None:
     """To the last bit: the parts of a batch do not depend on it."""
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", _SOLVE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [sys.executable, "-c", _SOLVE],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**os.environ, "PYTHON_JULIACALL_THREADS": threads,
                  "PYTHON_JULIACALL_HANDLE_SIGNALS": signals},
         )
