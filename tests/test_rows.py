@@ -311,8 +311,8 @@ def test_the_same_with_any_number_of_threads(julia: str) -> None:
         )
         for threads, signals in (("1", "no"), ("2", "yes"))
     ]  # fmt: skip
-    (alone, _), (together, errors) = [p.communicate() for p in processes]
-    assert together, errors
+    (alone, alone_errors), (together, errors) = [p.communicate() for p in processes]
+    assert [p.returncode for p in processes] == [0, 0], alone_errors + errors
     digest, count = alone.split()
     assert count == "1"
     assert together.split() == [digest, "2"]

@@ -190,6 +190,7 @@ class ModelCache:
         self._entries.setdefault(self._key(after, problem), {})[has] = entry
         if len(self._entries) > _CAPACITY:
             self._entries.popitem(last=False)
+            self._latest = (None, {})  # it may be the one that went
         return model
 
     def _find(self, key: Any) -> dict[Wanted, _Entry]:
