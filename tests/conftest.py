@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+import time
 from collections import Counter
 from math import inf
 from pathlib import Path
@@ -18,6 +20,22 @@ from pyjlode.engine import choose_engine
 
 # Engine's name -> what the summary says of it.
 _seen: dict[str, str] = {}
+
+# The environment variable with the file that is there while the longest parts are compiled.
+COMPILING = "PYJLODE_TESTS_COMPILING"
+COMPILE = """
+import sys
+from pathlib import Path
+from pyjlode import GaussAdjoint
+from pyjlode.engine import choose_engine
+
+try:
+    engine = choose_engine("julia")
+    engine._load_sensitivities(GaussAdjoint())
+finally:
+    Path(sys.argv[1]).unlink()
+engine.module.load_extensions()
+"""
 
 JULIA_TESTS = Path(__file__).parent / "test_julia_package.py"
 
@@ -55,13 +73,26 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         os.nice(5)
     controls = getattr(session.config.option, "numprocesses", None)
     if controls and not is_worker and config.find() is not None:
-        code = "from pyjlode import runtime; runtime.start().module.load_extensions()"
+        _, marker = tempfile.mkstemp(prefix="pyjlode-compiling-")
+        os.environ[COMPILING] = marker
         compiling = subprocess.Popen(
-            [sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            [sys.executable, "-c", COMPILE, marker],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             # Of two cores Julia would take one to generate code in.
             env={"JULIA_IMAGE_THREADS": "2", **os.environ},
         )  # fmt: skip
         session.config.add_cleanup(lambda: (compiling.kill(), compiling.wait()))
+        session.config.add_cleanup(lambda: Path(marker).unlink(missing_ok=True))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Wait, but not for ever: whoever compiles may have been killed."""
+    marker = os.environ.get(COMPILING)
+    patience = time.monotonic() + 600
+    while marker and _needs_julia(item) and Path(marker).exists():
+        if time.monotonic() > patience:
+            break
+        time.sleep(0.2)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks for groups

@@ -18,5 +18,6 @@ include("delay.jl")
 include("delay_steps.jl")
 include("delay_adjoint.jl")
 include("delay_workload.jl")
+Pyjlode.precompile_calls(backward, dde, solve_delayed)
 
 end

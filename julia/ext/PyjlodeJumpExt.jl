@@ -18,5 +18,6 @@ vector(x::Vector) = x
 include("jump_rates.jl")
 include("jumps.jl")
 include("jump_workload.jl")
+Pyjlode.precompile_calls(between_jumps, process, solve_jumps)
 
 end

@@ -22,5 +22,6 @@ include("blocks.jl")
 include("stochastic.jl")
 include("stochastic_adjoint.jl")
 include("workload.jl")
+Pyjlode.precompile_calls(backward, sde, solve_adaptive, solve_fixed)
 
 end

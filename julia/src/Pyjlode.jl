@@ -73,5 +73,6 @@ include("independent.jl")
 include("bridge.jl")
 include("callback.jl")
 include("workload.jl")
+include("python_calls.jl")
 
 end

@@ -244,19 +244,3 @@ end
         exercise_steps(Float64, "Rodas5P")
     end
 end
-
-# The entry points as juliacall calls them, on numpy arrays, which do not exist yet.
-const NumpyVector{T} = PyArray{T,1,true,true,T}
-const Integers = NumpyVector{Int}
-for T in (Float64, Float32)
-    V, W = NumpyVector{T}, NumpyVector{Float64}
-    precompile(forward_rows_handed, (Model{T}, Settings, String, Int))
-    precompile(
-        follow,
-        (Model{T}, Settings, V, V, Float64, Float64, Model{T}, V, Integers, Integers, W),
-    )
-    precompile(backward_handed, (SolvedRows{T}, DiscreteAdjoint, Settings))
-    precompile(set_constants!, (Model{T}, V))
-    precompile(evaluate, (Model{T}, V, V, V, Float64))
-    precompile_routines(T)
-end
