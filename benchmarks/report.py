@@ -57,8 +57,9 @@ def write_table(rows: Sequence[Row], shares: Sequence[Share], path: Path, engine
     lines = [
         "# Benchmarks",
         "",
-        "Written by `make bench`: medians of one solve and its gradient, the solvers of a case run",
-        "in turn in one process on a machine with other load; ratios are worth more than times.",
+        "Written by `make bench`: medians of one solve and its gradient. The solvers of a case take",
+        "turns in one process, each for a run of solves of a tenth of a second, as a training has",
+        "them; the machine has other load, so ratios are worth more than times.",
         f"Of a peer, the better of its modes. {engine}; {_versions()}; {platform.machine()}.",
         "",
         "![ratios](benchmarks.png)",

@@ -78,16 +78,19 @@ function exercise(::Type{T}, method, sensitivities; states=2, rows=()) where {T}
     return exercise(model, method, sensitivities)
 end
 
-# A method that is loaded on demand, in double precision.
-function exercise_loaded(method, package, sensitivities)
-    load(method, package, "Rodas5P", false)
-    exercise(example(Float64, 2, Pattern(2)), method, sensitivities)
+# A method that is loaded on demand.
+function exercise_loaded(
+    method, package, sensitivities; T=Float64, step=0.0, interpolates=false
+)
+    load(method, package, "Rodas5P", interpolates)
+    exercise(example(T, 2, Pattern(2)), method, sensitivities; step)
     return nothing
 end
 
-function exercise(model::Model{T}, method, sensitivities) where {T}
+# With steps of a fixed length, if there is one.
+function exercise(model::Model{T}, method, sensitivities; step=0.0) where {T}
     (; states) = model
-    settings = Settings(method, 1e-3, 1e-3, 10_000, 0.0, false, 0.0, 0.0)
+    settings = Settings(method, 1e-3, 1e-3, 10_000, step, step > 0, 0.0, 0.0)
     u0, p, ts = ones(T, states), T[-1], [0.0, 0.5, 1.0]
     out, info = zeros(T, 3 * states), zeros(8)
     forward(model, settings, u0, p, ts, out, info, "nothing")
@@ -237,7 +240,13 @@ end
             exercise_rows(T, "Tsit5", "steps", "discrete")
             exercise_steps(T, "Tsit5")
             exercise_projected(T, "Tsit5")
+            # The names that torchdiffeq's users know.
+            exercise(example(T, 2), "DP5", ("discrete",))
+            exercise(example(T, 2), "Euler", ("discrete",); step=0.1)
+            exercise(example(T, 2), "Midpoint", ("discrete",); step=0.1)
         end
+        exercise(example(Float64, 2), "Vern7", ("discrete",))
+        exercise(example(Float64, 2), "Vern9", ("discrete",))
         exercise(Float64, "Rodas5P", ("discrete", "forward"))
         exercise(Float64, "Rodas5P", ("discrete",); states=128)
         exercise_mass(Float64, "Rodas5P")

@@ -1,0 +1,22 @@
+"""
+Compiles, when both are installed, what the first gradient through an SDIRK method by its default
+sensitivity algorithm would.
+"""
+module PyjlodeSDIRKSensitivityExt
+
+using DiffEqCallbacks: DiffEqCallbacks
+using OrdinaryDiffEqSDIRK: OrdinaryDiffEqSDIRK
+using PrecompileTools: @compile_workload, @setup_workload
+using Pyjlode: exercise_loaded
+using QuadGK: QuadGK
+using SciMLSensitivity: SciMLSensitivity
+
+@setup_workload begin
+    @compile_workload begin
+        for method in ("TRBDF2", "KenCarp4", "Kvaerno5")
+            exercise_loaded(method, "OrdinaryDiffEqSDIRK", ("gauss",))
+        end
+    end
+end
+
+end
