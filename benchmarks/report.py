@@ -12,7 +12,7 @@ from .limit import Share
 from .timing import Row
 
 MEMORY = (
-    "Memory of a gradient against the number of steps: backsolve's does not grow, and with",
+    "Memory of a gradient against the number of steps: backsolve's hardly grows, and with",
     "`checkpoints=8` it grows with their logarithm, as the steps between two states are cut again",
     "and again.",
 )
@@ -57,9 +57,9 @@ def write_table(rows: Sequence[Row], shares: Sequence[Share], path: Path, engine
     lines = [
         "# Benchmarks",
         "",
-        "Written by `make bench`: medians of one solve and its gradient. The solvers of a case take",
-        "turns in one process, each for a run of solves of a tenth of a second, as a training has",
-        "them; the machine has other load, so ratios are worth more than times.",
+        "Written by `make bench`: medians of one solve and its gradient. The solvers of a case",
+        "take turns in one process, each for a run of solves of a tenth of a second, as a training",
+        "has them; the machine has other load, so ratios are worth more than times.",
         f"Of a peer, the better of its modes. {engine}; {_versions()}; {platform.machine()}.",
         "",
         "![ratios](benchmarks.png)",

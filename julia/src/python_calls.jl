@@ -1,16 +1,28 @@
 # The entry points as juliacall calls them, compiled with the package: their arguments are numpy's
 # arrays, which do not exist yet.
 
+# The names are PythonCall's own. Where another version has not all of them, what they do is compiled
+# when it is first done.
+function if_defined(f)
+    try
+        f()
+    catch error
+        error isa UndefVarError || rethrow()
+    end
+    return nothing
+end
+
 """
     precompile_calls(functions...)
 
-What juliacall does at a call of each of the functions; for [`forward_handed`](@ref) compiling that
-takes a second. The names are PythonCall's own, and another version may not have them.
+What juliacall does at a call of each of the functions: for [`forward_handed`](@ref) that takes a
+second to compile.
 """
 function precompile_calls(functions...)
-    isdefined(PythonCall.JlWrap, :pyjlany_call) || return nothing
-    for f in functions
-        precompile(PythonCall.JlWrap.pyjlany_call, (Core.Typeof(f), Py, Py))
+    if_defined() do
+        for f in functions
+            precompile(PythonCall.JlWrap.pyjlany_call, (Core.Typeof(f), Py, Py))
+        end
     end
     return nothing
 end
@@ -22,16 +34,15 @@ precompile_calls(
     set_constants!, settings, steady_state, steps, versions, with_mass, with_split,
 )
 
-# And what becomes of the arguments.
-if isdefined(PythonCall.Convert, :pyconvert_fix)
+# What becomes of the arguments.
+if_defined() do
     (; pyconvert_fix, pyconvert_rule_bool, pyconvert_rule_float, pyconvert_rule_int) =
         PythonCall.Convert
-    for convert in (
-        pyconvert_fix(Bool, pyconvert_rule_bool), pyconvert_fix(Float64, pyconvert_rule_float),
-        pyconvert_fix(Integer, pyconvert_rule_int),
-        pyconvert_fix(PyArray, PythonCall.Wrap.pyconvert_rule_array_nocopy),
+    for (T, rule) in (
+        (Bool, pyconvert_rule_bool), (Float64, pyconvert_rule_float), (Integer, pyconvert_rule_int),
+        (PyArray, PythonCall.Wrap.pyconvert_rule_array_nocopy),
     )
-        precompile(convert, (Py,))
+        precompile(pyconvert_fix(T, rule), (Py,))
     end
 end
 
