@@ -73,7 +73,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         os.nice(5)
     controls = getattr(session.config.option, "numprocesses", None)
     if controls and not is_worker and config.find() is not None:
-        _, marker = tempfile.mkstemp(prefix="pyjlode-compiling-")
+        handle, marker = tempfile.mkstemp(prefix="pyjlode-compiling-")
+        os.close(handle)
         os.environ[COMPILING] = marker
         compiling = subprocess.Popen(
             [sys.executable, "-c", COMPILE, marker],

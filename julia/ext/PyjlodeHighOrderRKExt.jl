@@ -1,5 +1,6 @@
 """
-Compiles, when it is installed, what the first solve and gradient with torchdiffeq's dopri8, which is DP8 here, would.
+Compiles, when it is installed, what the first solve and gradient with DP8, torchdiffeq's dopri8,
+would.
 """
 module PyjlodeHighOrderRKExt
 
