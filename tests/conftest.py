@@ -33,7 +33,7 @@ try:
     engine = choose_engine("julia")
     engine._load_sensitivities(GaussAdjoint())
 finally:
-    Path(sys.argv[1]).unlink()
+    Path(sys.argv[1]).unlink(missing_ok=True)
 engine.module.load_extensions()
 """
 
@@ -87,13 +87,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Wait, but not for ever: whoever compiles may have been killed."""
-    marker = os.environ.get(COMPILING)
-    patience = time.monotonic() + 600
-    while marker and _needs_julia(item) and Path(marker).exists():
-        if time.monotonic() > patience:
-            break
+    """Wait, but not for ever, and once: whoever compiles may have been killed."""
+    if COMPILING not in os.environ or not _needs_julia(item):
+        return
+    marker, patience = Path(os.environ[COMPILING]), time.monotonic() + 600
+    while marker.exists() and time.monotonic() < patience:
         time.sleep(0.2)
+    marker.unlink(missing_ok=True)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks for groups

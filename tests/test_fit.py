@@ -149,7 +149,9 @@ def test_control_c(engine: str, tmp_path: Path) -> None:
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
+    assert process.stdout is not None
     assert process.stderr is not None
+    assert "engine" in process.stdout.readline()
     first = process.stderr.readline()
     assert first.startswith("epoch"), first + process.stderr.read()
     process.send_signal(signal.SIGINT)
