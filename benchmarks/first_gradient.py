@@ -2,38 +2,69 @@
 
 Prints seconds for the import (beyond torch's), Julia's start, the engine's warm-up, and for the
 first forward and backward solve of an MLP; where diffrax is installed, its first call of the same
-problem beside it, in this process. Then the same for one method of each family and for each
-adjoint: a new model, and a further shape of the state of that model.
+problem beside it, in this process. Then the same for methods of each family and for each adjoint, a
+process for each: its first use, a new model, and a further shape of the state of that model. All of
+it goes into ``docs/latency.md`` too.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import statistics
+import subprocess
+import sys
 import time
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
 
+DOCUMENT = Path(__file__).parents[1] / "docs" / "latency.md"
+
 FAMILIES = (
-    *((method, None) for method in ("Tsit5", "DP5", "BS3", "Vern7", "Vern9", "rk4", "euler")),
+    *((method, None) for method in ("Tsit5", "Vern7", "dopri8", "rk4", "bosh3", "VCABM")),
     *(("Tsit5", sensealg) for sensealg in ("gauss", "interpolating", "quadrature", "backsolve")),
-    *((method, None) for method in ("Rosenbrock23", "Rodas4", "Rodas5P")),
-    *((method, None) for method in ("TRBDF2", "KenCarp4", "Kvaerno5", "FBDF", "QNDF")),
+    *((method, None) for method in ("Rodas5P", "Rodas4", "Rosenbrock23")),
+    *((method, None) for method in ("KenCarp4", "TRBDF2", "FBDF", "QNDF", "RadauIIA5")),
     *(("Rodas5P", sensealg) for sensealg in ("gauss", "interpolating", "quadrature")),
+    *((method, None) for method in ("SSPRK43", "RDPK3Sp49", "ROCK4", "Feagin12")),
 )
+
+HEAD = """\
+# Latency
+
+Written by `make bench`: what a session waits for, once.
+
+{listed}
+
+Then a gradient of an MLP 2-n-2, in seconds, in a session that has a model already: the first use of
+a method and its gradient, which loads their packages and compiles what is not compiled with pyjlode
+when it is set up; a new model after that; and a further shape of its state. The adjoints of
+SciMLSensitivity are loaded by the first gradient that needs one, in most of the time of a first use
+where one is the default (all but Tsit5, Vern7, dopri8, rk4, bosh3, Rodas4, Rodas5P, SSPRK43,
+RDPK3Sp49 and Feagin12).
+
+|  |  | float64 |  |  | float32 |  |  |
+|---|---|---|---|---|---|---|---|
+| method | sensealg | first use | new model | new shape | first use | new model | new shape |
+{table}
+"""
 
 
 def seconds(since: float) -> float:
     return time.perf_counter() - since
 
 
-def new_problem(width: int) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
+def new_problem(
+    width: int, dtype: torch.dtype = torch.float64
+) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
     net = torch.nn.Sequential(
         torch.nn.Linear(2, width), torch.nn.Tanh(), torch.nn.Linear(width, 2)
-    ).double()
-    y0 = torch.tensor([[2.0, 0.0]], dtype=torch.float64)
-    return net, y0, torch.linspace(0, 1.5, 30, dtype=torch.float64)
+    ).to(dtype)
+    y0 = torch.tensor([[2.0, 0.0]], dtype=dtype)
+    return net, y0, torch.linspace(0, 1.5, 30, dtype=dtype)
 
 
 def ours(net: torch.nn.Module, y0: torch.Tensor, t: torch.Tensor, **options: Any) -> float:
@@ -71,52 +102,76 @@ def theirs(width: int) -> float:
     return seconds(began)
 
 
-def families() -> None:
-    """First gradients by method and adjoint, in seconds."""
-    print(f"{'method':<14}{'sensealg':<15}{'first use':>10}{'new model':>10}{'new shape':>10}")
-    width = 20
+def family(method: str, sensealg: str | None, dtype: torch.dtype) -> None:
+    """Print three times in seconds, of a session that has a model already."""
+    ours(*new_problem(20, dtype), rtol=1e-5, atol=1e-5)
+    times = []
+    for width in (21, 22):
+        net, y0, t = new_problem(width, dtype)
+        for state in (y0, y0.expand(7, 2).contiguous()):
+            options = {"method": method, "sensealg": sensealg, "rtol": 1e-4, "atol": 1e-4}
+            times.append(ours(net, state, t, **options))
+    print(json.dumps([times[0], times[2], times[3]]))
+
+
+def families() -> list[str]:
+    """First gradients by method and adjoint, as rows of a table."""
+    rows = []
     for method, sensealg in FAMILIES:
-        times = []
-        for _ in range(2):  # the first may load the method's package
-            width += 1
-            net, y0, t = new_problem(width)
-            for state in (y0, y0.expand(7, 2).contiguous()):
-                options = {"method": method, "sensealg": sensealg, "rtol": 1e-5, "atol": 1e-5}
-                times.append(ours(net, state, t, **options))
-        print(f"{method:<14}{sensealg or 'default':<15}{times[0]:>10.3f}{times[2]:>10.3f}", end="")
-        print(f"{times[3]:>10.3f}", flush=True)
+        cells = [method, sensealg or "default"]
+        for dtype in ("float64", "float32"):
+            done = subprocess.run(
+                [sys.executable, __file__, method, sensealg or "", dtype],
+                check=True, stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            cells += [f"{x:.2f}" for x in json.loads(done.stdout.splitlines()[-1])]
+        rows.append(f"| {' | '.join(cells)} |")
+        print(rows[-1], flush=True)
+    return rows
 
 
-def main() -> None:
+def session() -> list[str]:
+    """The session's start and new models, as lines of a list."""
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        lines.append(f"- {line}")
+        print(line, flush=True)
+
     began = time.perf_counter()
     import pyjlode
 
-    print(f"import pyjlode, beyond torch      {seconds(began):7.3f} s")
+    say(f"`import pyjlode`, beyond torch: {seconds(began):.2f} s")
     from pyjlode import runtime
     from pyjlode.engine import choose_engine
 
     began = time.perf_counter()
     runtime.start()
-    print(f"Julia and packages                {seconds(began):7.3f} s")
+    say(f"Julia and packages: {seconds(began):.2f} s")
     began = time.perf_counter()
     choose_engine("julia")
-    print(f"warm-up of tracer and bridge      {seconds(began):7.3f} s")
-    print(f"solved by {pyjlode.engine_info('julia')}")
-    has_diffrax = importlib.util.find_spec("diffrax") is not None
-    rows = []
-    for width in (50, 51, 52, 53, 54):
-        rows.append((ours(*new_problem(width)), theirs(width) if has_diffrax else float("nan")))
-        print(
-            f"new model of width {width}: pyjlode {rows[-1][0]:.3f} s, diffrax {rows[-1][1]:.3f} s"
-        )
-    print(f"median: pyjlode {statistics.median(r[0] for r in rows):.3f} s", end="")
-    if has_diffrax:
-        ratio = statistics.median(r[1] / r[0] for r in rows)
-        print(f", diffrax takes {ratio:.1f} times as long")
-    else:
-        print("; diffrax is not installed")
-    families()
+    say(f"warm-up of tracer and bridge: {seconds(began):.2f} s")
+    peer = importlib.util.find_spec("diffrax") is not None
+    times = [
+        (ours(*new_problem(width)), theirs(width) if peer else float("nan"))
+        for width in (50, 51, 52, 53, 54)
+    ]
+    say(f"first gradient of a new model: {statistics.median(x for x, _ in times):.2f} s")
+    if peer:
+        ratio = statistics.median(y / x for x, y in times)
+        say(f"diffrax {version('diffrax')}, jitted: {ratio:.1f} times as long")
+    say(f"{pyjlode.engine_info('julia')}; torch {torch.__version__}")
+    return lines
+
+
+def main() -> None:
+    listed = "\n".join(session())
+    table = "\n".join(families())
+    DOCUMENT.write_text(HEAD.format(listed=listed, table=table), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) > 1:
+        family(sys.argv[1], sys.argv[2] or None, getattr(torch, sys.argv[3]))
+    else:
+        main()

@@ -24,11 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--project", metavar="DIR", help="its environment with the packages")
     parser.add_argument("--forget", action="store_true", help="remove what was registered")
     parser.add_argument("--check", metavar="JSON", help=argparse.SUPPRESS)
+    parser.add_argument("--backwards", action="store_true", help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
     if args.check:
-        return _check(JuliaSource(**json.loads(args.check)))
+        return _check(JuliaSource(**json.loads(args.check)), args.backwards)
     if args.forget:
         print("Forgotten." if config.forget() else "Nothing was registered.")
         return 0
@@ -109,6 +110,10 @@ def _try(source: JuliaSource) -> None:
     command = [sys.executable, "-m", "pyjlode", "setup", "--check", json.dumps(asdict(source))]
     print("Loading the packages; the first time they are compiled, which takes minutes.")
     began = time.monotonic()
+    # A package is compiled by one core; Julia's locks keep the two from compiling the same.
+    helper = subprocess.Popen(
+        [*command, "--backwards"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )  # fmt: skip
@@ -118,14 +123,16 @@ def _try(source: JuliaSource) -> None:
             break
         except subprocess.TimeoutExpired:
             print(f"  ... {time.monotonic() - began:.0f} s", flush=True)
+    helper.kill()  # all is compiled, or nothing can be
+    helper.wait()
     if process.returncode != 0:
         lines = (err.strip() or out.strip() or f"exit code {process.returncode}").splitlines()
         raise JuliaNotFoundError(f"That Julia does not work: {lines[-1]}")
     print(out.strip())
 
 
-def _check(source: JuliaSource) -> int:
+def _check(source: JuliaSource, backwards: bool) -> int:
     runtime = start_source(source)
-    runtime.module.load_extensions()
+    runtime.module.load_extensions(backwards)
     print("Works: " + ", ".join(f"{k} {v}" for k, v in runtime.versions.items()))
     return 0

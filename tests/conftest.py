@@ -34,7 +34,12 @@ try:
     engine._load_sensitivities(GaussAdjoint())
 finally:
     Path(sys.argv[1]).unlink(missing_ok=True)
-engine.module.load_extensions()
+engine.module.load_extensions(True)
+"""
+COMPILE_TOO = """
+from pyjlode.engine import choose_engine
+
+choose_engine("julia").module.load_extensions()
 """
 
 JULIA_TESTS = Path(__file__).parent / "test_julia_package.py"
@@ -66,8 +71,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """In a run by several processes one more has Julia compile this checkout's package, which takes
-    minutes, while they run what needs no Julia, and step back: they wait for it in the end."""
+    """In a run by several processes two more have Julia compile this checkout's package, which
+    takes minutes, while they run what needs no Julia, and step back: they wait for it then."""
     is_worker = hasattr(session.config, "workerinput")
     if is_worker and hasattr(os, "nice"):
         os.nice(5)
@@ -76,13 +81,15 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         handle, marker = tempfile.mkstemp(prefix="pyjlode-compiling-")
         os.close(handle)
         os.environ[COMPILING] = marker
-        compiling = subprocess.Popen(
-            [sys.executable, "-c", COMPILE, marker],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            # Of two cores Julia would take one to generate code in.
-            env={"JULIA_IMAGE_THREADS": "2", **os.environ},
-        )  # fmt: skip
-        session.config.add_cleanup(lambda: (compiling.kill(), compiling.wait()))
+        for script in (COMPILE, COMPILE_TOO):
+            compiling = subprocess.Popen(
+                [sys.executable, "-c", script, marker],
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                # Of two cores Julia would take one to generate code in.
+                env={"JULIA_IMAGE_THREADS": "2", **os.environ},
+            )  # fmt: skip
+            session.config.add_cleanup(compiling.wait)
+            session.config.add_cleanup(compiling.kill)
         session.config.add_cleanup(lambda: Path(marker).unlink(missing_ok=True))
 
 

@@ -113,6 +113,12 @@ _layer(
 _layer("layer_norm", _IMAGE, lambda: nn.LayerNorm((6, 6)))
 _layer("rms_norm", (4, 3), lambda: nn.RMSNorm(3))
 _layer("local_response_norm", _IMAGE, lambda: nn.LocalResponseNorm(2))
+_norms = nn.utils.parametrizations
+_layer("weight_norm", (4, 3), lambda: _norms.weight_norm(nn.Linear(3, 3)))
+_layer("weight_norm_of_columns", (4, 3), lambda: _norms.weight_norm(nn.Linear(3, 3), dim=1))
+_layer("weight_norm_conv", _IMAGE, lambda: _norms.weight_norm(nn.Conv2d(4, 4, 3, padding=1)))
+_layer("spectral_norm", (4, 3), lambda: _norms.spectral_norm(nn.Linear(3, 3)).eval())
+_layer("orthogonal", (4, 3), lambda: _norms.orthogonal(nn.Linear(3, 3)))
 
 # Attention and recurrent cells.
 

@@ -12,6 +12,9 @@ using Pyjlode: exercise_loaded
         for method in ("TRBDF2", "KenCarp4", "Kvaerno5")
             exercise_loaded(method, "OrdinaryDiffEqSDIRK", ("discrete",))
         end
+        for method in ("TRBDF2", "KenCarp4")
+            exercise_loaded(method, "OrdinaryDiffEqSDIRK", (); T=Float32)
+        end
     end
 end
 

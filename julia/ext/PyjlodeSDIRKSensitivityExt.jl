@@ -16,6 +16,9 @@ using SciMLSensitivity: SciMLSensitivity
         for method in ("TRBDF2", "KenCarp4", "Kvaerno5")
             exercise_loaded(method, "OrdinaryDiffEqSDIRK", ("gauss",))
         end
+        for method in ("TRBDF2", "KenCarp4")
+            exercise_loaded(method, "OrdinaryDiffEqSDIRK", ("gauss",); T=Float32)
+        end
     end
 end
 

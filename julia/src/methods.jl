@@ -55,13 +55,14 @@ function load_algorithm(name, package)
 end
 
 """
-    load_extensions()
+    load_extensions(backwards=false)
 
 Load the packages that have an extension of ours, as far as they are installed: the first time that
-compiles them, in a minute or two that the first solve with one of them would take else.
+compiles them, in the minutes that the first solves with them would take else. Of two processes, of
+which one goes backwards, each compiles what the other has not.
 """
-function load_extensions()
-    for name in keys(weak_dependencies())
+function load_extensions(backwards=false)
+    for name in sort!(collect(keys(weak_dependencies())); rev=Bool(backwards))
         package = weak_dependency(name)
         Base.locate_package(package) === nothing || Base.require(package)
     end

@@ -221,29 +221,42 @@ function with_constants(action::F, model::Model, constants) where {F}
     end
 end
 
-# What the solvers call. SciML's adjoints pass views of their own states too; a FunctionWrapper
-# would convert those to copies and the result would be lost, so they are copied here, both ways.
+# What the solvers call. SciML's adjoints pass views of their own states too, which a FunctionWrapper
+# would convert to copies, and the result would be lost.
 struct OnVectors{T,W} <: Function
     wrapper::W
     OnVectors{T}(wrapper::W) where {T,W} = new{T,W}(wrapper)
 end
 
 function (f::OnVectors{T})(du, u, p, t) where {T}
-    target = vector(T, du)
-    f.wrapper(target, vector(T, u), vector(T, p), Float64(t))
-    target === du || copyto!(du, target)
+    GC.@preserve du u p begin
+        target = as_vector(T, du)
+        f.wrapper(target, as_vector(T, u), as_vector(T, p), Float64(t))
+        give_back!(du, target)
+    end
     return nothing
 end
 
 function (f::OnVectors{T})(out, v, u, p, t) where {T}
-    target = vector(T, out)
-    f.wrapper(target, vector(T, v), vector(T, u), vector(T, p), Float64(t))
-    target === out || copyto!(out, target)
+    GC.@preserve out v u p begin
+        target = as_vector(T, out)
+        f.wrapper(target, as_vector(T, v), as_vector(T, u), as_vector(T, p), Float64(t))
+        give_back!(out, target)
+    end
     return nothing
 end
 
 vector(::Type{T}, x::Vector{T}) where {T} = x
 vector(::Type{T}, x) where {T} = Vector{T}(x)
+
+# The same without a copy where the numbers lie side by side; the caller preserves their array.
+const View{T} = SubArray{T,1,Vector{T},<:Tuple{AbstractUnitRange{Int}},true}
+
+as_vector(::Type{T}, x) where {T} = vector(T, x)
+as_vector(::Type{T}, x::View{T}) where {T} = unsafe_wrap(Vector{T}, pointer(x), length(x))
+
+give_back!(x, found) = copyto!(x, found)
+give_back!(x::Union{Vector{T},View{T}}, ::Vector{T}) where {T} = x
 
 function ode_function(model::Model{T}, implicit::Bool) where {T}
     value = OnVectors{T}(model.value)

@@ -241,13 +241,19 @@ end
             exercise_steps(T, "Tsit5")
             exercise_projected(T, "Tsit5")
             # The names that torchdiffeq's users know.
-            exercise(example(T, 2), "DP5", ("discrete",))
-            exercise(example(T, 2), "Euler", ("discrete",); step=0.1)
-            exercise(example(T, 2), "Midpoint", ("discrete",); step=0.1)
+            for method in ("BS3", "DP5", "Heun")
+                exercise(example(T, 2), method, ("discrete",))
+            end
+            for method in ("Euler", "Midpoint")
+                exercise(example(T, 2), method, ("discrete",); step=0.1)
+            end
+            exercise(T, "Rodas5P", ("discrete",))
+            exercise(T, "Rodas4", ("discrete",))
+            exercise(T, "Rosenbrock23", ())
         end
         exercise(example(Float64, 2), "Vern7", ("discrete",))
         exercise(example(Float64, 2), "Vern9", ("discrete",))
-        exercise(Float64, "Rodas5P", ("discrete", "forward"))
+        exercise(Float64, "Rodas5P", ("forward",))
         exercise(Float64, "Rodas5P", ("discrete",); states=128)
         exercise_mass(Float64, "Rodas5P")
         exercise_steps(Float64, "Rodas5P")

@@ -1,4 +1,4 @@
-using Pyjlode: Settings, backward, forward, generate, retcode, sensitivity
+using Pyjlode: OnVectors, Settings, backward, forward, generate, retcode, sensitivity
 
 # du₁ = -p₁ u₁ + sin(t), du₂ = p₂ u₁ u₂
 const SOURCE = """
@@ -100,5 +100,24 @@ end
             solved, sensitivity("gauss", 1e-10, 1e-10, false), settings("Tsit5"; maxiters=2),
             weights(out), zeros(2), zeros(2), zeros(3), info,
         )
+    end
+end
+
+@testset "views of a state" begin
+    model = generate(Float64, SOURCE, 2, 2, 0, 0, true)
+    p, z = [0.7, 0.3], [1.0, 9.0, 0.5, 9.0, -2.0, 9.0]
+    f, vjp = OnVectors{Float64}(model.value), OnVectors{Float64}(model.vjp)
+    expected, expected_vjp = zeros(2), zeros(2)
+    model.value(expected, [1.0, 0.5], p, 0.2)
+    model.vjp(expected_vjp, [0.5, -2.0], [1.0, 0.5], p, 0.2)
+    # Side by side, and not.
+    for (places, y, λ) in ((1:2, [1.0, 0.5, 0.5, -2.0], 3:4), (1:2:3, z, 3:2:5))
+        out = fill(7.0, 5)
+        f(view(out, places), view(y, places), p, 0.2)
+        @test out[places] == expected
+        @test all(==(7.0), out[setdiff(1:5, places)])
+        vjp(view(out, places), view(y, λ), view(y, places), view(p, 1:2), 0.2)
+        @test out[places] == expected_vjp
+        @test all(==(7.0), out[setdiff(1:5, places)])
     end
 end

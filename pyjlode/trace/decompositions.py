@@ -197,6 +197,15 @@ def _distances_backward(v: Tensor, x: Tensor, y: Tensor, p: float, distances: Te
     return terms.sum(-2)
 
 
+@_rule(torch.ops.aten._weight_norm_interface_backward.default)
+def _weight_norm_backward(
+    gradient: Tensor, v: Tensor, g: Tensor, norms: Tensor, dim: int
+) -> tuple[Tensor, Tensor]:
+    others = [d for d in range(v.dim()) if d != dim % v.dim()]
+    gradient_g = (gradient * v).sum(others, keepdim=True) / norms
+    return g / norms * (gradient - v * (gradient_g / norms)), gradient_g
+
+
 @_rule(torch.ops.aten._efficientzerotensor.default)
 def _zeros(size: Sequence[int], *, dtype: torch.dtype | None = None, **_: Any) -> Tensor:
     return torch.zeros(size, dtype=dtype)
