@@ -193,6 +193,14 @@ _case("normalize", (4, 3), lambda t, y: F.normalize(y, dim=-1))
 for _p in (1.0, 2.0, 3.0, float("inf")):
     _case(f"cdist_{_p}", (4, 3), lambda t, y, p=_p: torch.cdist(y, 2 * y + 1, p=p)[:, :3])
 
+_SPARSE = torch.sparse_coo_tensor(
+    torch.tensor([[0, 1, 2, 0], [1, 2, 0, 0]]), _random(4), (3, 3), check_invariants=True
+)
+_case("sparse_coo", (3, 2), lambda t, y: _SPARSE @ y)
+_case("sparse_mm", (3, 2), lambda t, y: torch.sparse.mm(_SPARSE, y))
+_case("sparse_mv", (3,), lambda t, y: _SPARSE.mv(y))
+_case("sparse_right", (2, 3), lambda t, y: torch.tanh(y) @ _SPARSE)
+
 # Linear algebra.
 
 _WEIGHT = _random(3, 3, grad=True)

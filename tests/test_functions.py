@@ -13,6 +13,7 @@ from torch import nn
 
 from pyjlode import PyjlodeWarning, odeint
 from pyjlode.errors import SolverError
+from pyjlode.trace.capture import trace
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -65,6 +66,16 @@ def test_a_tensor_with_a_history_is_the_derivative(julia: str) -> None:
     y = odeint(lambda t, y: rate, torch.zeros(2).double(), torch.tensor([0.0, 2.0]), engine="julia")
     (gradient,) = torch.autograd.grad(y[-1].sum(), [k])
     assert torch.allclose(gradient, torch.tensor([7.0]).double())
+
+
+def test_a_trace_leaves_what_it_reads_alone() -> None:
+    """To torch, what was written to since a product was saved has no derivative any more."""
+    c, w = torch.tensor([2.0, 3.0]), torch.ones(2, requires_grad=True)
+    product = (w * c).sum()
+    trace(lambda t, y: -c[0] * y @ torch.outer(c, c).T, torch.ones(2), derivatives=True)
+    assert c._version == 0
+    product.backward()
+    assert torch.equal(w.grad, c)
 
 
 def test_compiled_modules_run_as_they_were_written(julia: str) -> None:

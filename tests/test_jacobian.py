@@ -53,6 +53,18 @@ def in_place(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return out
 
 
+PLACE = torch.tensor([0])
+
+
+def put(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """What is left alone keeps what it rests on."""
+    return torch.roll(y, 1).index_put((PLACE,), t * y[2:3], accumulate=True)
+
+
+def scattered(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return torch.roll(y, 1).scatter(0, PLACE, t * y[2:3] ** 2)
+
+
 def piecewise(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Zero at many states, and still part of the pattern."""
     return torch.relu(y.flip(0) - 1e6) - y
@@ -83,6 +95,8 @@ CASES: dict[str, tuple[Func, torch.Tensor, int]] = {
     "convolution": (convolution, torch.linspace(-1, 1, 24, dtype=D).view(1, 2, 12), 6),
     "block": (block, torch.linspace(-1, 1, 72, dtype=D).view(1, 2, 6, 6), 18),
     "in place": (in_place, torch.linspace(0.2, 1, 6, dtype=D), 2),
+    "put": (put, torch.linspace(0.2, 1, 6, dtype=D), 6),
+    "scattered": (scattered, torch.linspace(0.2, 1, 6, dtype=D), 6),
     "piecewise": (piecewise, torch.linspace(0.2, 1, 6, dtype=D), 2),
 }
 

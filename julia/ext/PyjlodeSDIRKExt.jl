@@ -5,7 +5,7 @@ module PyjlodeSDIRKExt
 
 using OrdinaryDiffEqSDIRK: OrdinaryDiffEqSDIRK
 using PrecompileTools: @compile_workload, @setup_workload
-using Pyjlode: exercise_loaded
+using Pyjlode: SPARSE, exercise_loaded
 
 @setup_workload begin
     @compile_workload begin
@@ -15,6 +15,7 @@ using Pyjlode: exercise_loaded
         for method in ("TRBDF2", "KenCarp4")
             exercise_loaded(method, "OrdinaryDiffEqSDIRK", (); T=Float32)
         end
+        exercise_loaded("KenCarp4", "OrdinaryDiffEqSDIRK", (); states=SPARSE)
     end
 end
 

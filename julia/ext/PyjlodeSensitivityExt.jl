@@ -6,10 +6,10 @@ module PyjlodeSensitivityExt
 
 using DiffEqCallbacks: IntegrandValuesSum, IntegratingSumCallback
 using PrecompileTools: @compile_workload, @setup_workload
-using Pyjlode: Pyjlode, AdjointJacobian, BackwardFailure, Jacobian, Model, Pattern, Settings, Solved,
-    algorithm, backward_method, check_finite, example, exercise, is_implicit, jacobian_pattern,
-    keywords, ode_function, precompile_entry_points, prototype, report!, retune!, run_solver,
-    time_gradients!, transposed, with_method
+using Pyjlode: Pyjlode, AdjointJacobian, BackwardFailure, Jacobian, Model, Pattern, SPARSE, Settings,
+    Solved, algorithm, backward_method, check_finite, diagonal, example, exercise, is_implicit,
+    jacobian_pattern, keywords, ode_function, precompile_entry_points, prototype, report!, retune!,
+    run_solver, time_gradients!, transposed, with_method
 using QuadGK: quadgk
 using SciMLBase: SciMLBase, CallbackSet, ODEFunction, ODEProblem, init, solve!
 using SciMLSensitivity: SciMLSensitivity, BacksolveAdjoint, GaussAdjoint, InterpolatingAdjoint,
@@ -30,6 +30,7 @@ precompile_entry_points()
         end
         exercise(example(Float64, 2, Pattern(2)), "Rodas5P", names)
         exercise(example(Float32, 2, Pattern(2)), "Rodas5P", ("discrete", "gauss"))
+        exercise(example(Float64, SPARSE, diagonal(SPARSE)), "Rodas5P", ("gauss",))
     end
 end
 

@@ -62,10 +62,13 @@ function with_entries(pattern::Pattern, matrix::SparseMatrixCSC)
     return Pattern(whole.structure, seeds, [[places[(e[1], e[2])] for e in c] for c in entries])
 end
 
-# Below, a dense factorization is as quick; KLU has no float32.
+# States from which a Jacobian with few nonzeros is a sparse matrix. Below, a dense factorization is as
+# quick; KLU has no float32.
+const SPARSE = 128
+
 function is_sparse(pattern::Pattern, ::Type{T}) where {T}
     n = size(pattern.structure, 1)
-    return T === Float64 && n >= 128 && nnz(pattern.structure) <= n^2 ÷ 10
+    return T === Float64 && n >= SPARSE && nnz(pattern.structure) <= n^2 ÷ 10
 end
 
 prototype(pattern::Pattern, ::Type{T}, n::Int) where {T} =

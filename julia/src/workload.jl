@@ -68,9 +68,10 @@ end
 # What a gradient needs of the solve, where that is not its dense output.
 const KEPT = Dict("backsolve" => "nothing", "discrete" => "steps", "forward" => "nothing")
 
-# Jacobians of 128 states and more that have few nonzeros are sparse matrices.
+diagonal(states) = Pattern(sparse(Matrix{Bool}(I, states, states)), ones(Int, states))
+
 function exercise(::Type{T}, method, sensitivities; states=2, rows=()) where {T}
-    pattern = Pattern(sparse(Matrix{Bool}(I, states, states)), ones(Int, states))
+    pattern = diagonal(states)
     source = isempty(rows) ? EXAMPLE : EXAMPLE_ROWS
     model = generate(
         T, source, states, 1, 0, 0, true, isempty(rows) ? pattern : nothing, rows
@@ -80,10 +81,11 @@ end
 
 # A method that is loaded on demand.
 function exercise_loaded(
-    method, package, sensitivities; T=Float64, step=0.0, interpolates=false
+    method, package, sensitivities; T=Float64, step=0.0, interpolates=false, states=2
 )
     load(method, package, "Rodas5P", interpolates)
-    exercise(example(T, 2, Pattern(2)), method, sensitivities; step)
+    pattern = states < SPARSE ? Pattern(states) : diagonal(states)
+    exercise(example(T, states, pattern), method, sensitivities; step)
     return nothing
 end
 
@@ -254,7 +256,7 @@ end
         exercise(example(Float64, 2), "Vern7", ("discrete",))
         exercise(example(Float64, 2), "Vern9", ("discrete",))
         exercise(Float64, "Rodas5P", ("forward",))
-        exercise(Float64, "Rodas5P", ("discrete",); states=128)
+        exercise(Float64, "Rodas5P", ("discrete",); states=SPARSE)
         exercise_mass(Float64, "Rodas5P")
         exercise_steps(Float64, "Rodas5P")
     end

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.random import fork_rng
 
-from ..errors import SolverError, TraceError, warn
+from ..errors import SolverError, TraceError, UnsupportedError, warn
 from ..independent import check_rows
 from ..partitioned import check_forces
 from ..problem import Problem
@@ -318,6 +318,12 @@ class ModelCache:
         """A model of this very function: nothing of it is compiled, so nothing is kept."""
         t = problem.t[0].detach().to(problem.state.dtype)
         parameters = gradient_leaves(problem.func, t, problem.state)
+        if any(x.layout is not torch.strided for x in parameters):
+            raise UnsupportedError(
+                "func uses a sparse tensor that requires a gradient, which the Julia engine does "
+                "not give. Let its values be the parameter: read rows of the state with "
+                'index_select, multiply, and sum with index_add; or use engine="torch".'
+            )
         callback = Callback(problem.func, problem.state, parameters)
         handle = callback.model(self.module, _KINDS[problem.state.dtype])
         return Model(

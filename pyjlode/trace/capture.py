@@ -21,6 +21,7 @@ from .decompositions import decompositions
 from .indexing import StaticIndexing
 from .locate import line_that_raised
 from .modes import traceable
+from .sparse import is_place
 from .updates import take_out_updates
 
 Dynamics = Callable[[Tensor, Tensor], Tensor]
@@ -52,6 +53,8 @@ class Traced:
         Whether ``df/dt`` is among the outputs, for methods that need Jacobians.
     has_second : bool
         Whether second derivatives are.
+    places : frozenset of int
+        The ids of those constants that are indices and do not change.
     """
 
     graph: fx.GraphModule
@@ -63,6 +66,7 @@ class Traced:
     has_derivatives: bool
     has_jacobian: bool = False
     has_second: bool = False
+    places: frozenset[int] = frozenset()
 
     @property
     def uses_time(self) -> bool:
@@ -175,7 +179,8 @@ def trace(
         if torch.promote_types(real, y.dtype) != y.dtype:
             raise TraceError(f"it uses a tensor of {x.dtype}, and the state is of {y.dtype}")
     return Traced(
-        graph, y.shape, y.dtype, parameters, constants, updated, derivatives, jacobian, has_second
+        graph, y.shape, y.dtype, parameters, constants, updated, derivatives, jacobian, has_second,
+        frozenset(id(x) for x in constants if is_place(x)),
     )  # fmt: skip
 
 
@@ -285,8 +290,10 @@ def _outside_tensors(graph: fx.GraphModule) -> list[Tensor]:
             value = getattr(graph, str(node.target))
             if isinstance(value, fx.GraphModule):  # a branch of torch.cond
                 found.update((id(x), x) for x in _outside_tensors(value))
-            elif isinstance(value, Tensor):
+            elif isinstance(value, Tensor) and value.layout is torch.strided:
                 found[id(value)] = value
+            elif isinstance(value, Tensor):
+                raise TraceError("it uses a sparse tensor in another way than in a product")
             else:
                 raise TraceError(f"it uses a {type(value).__name__} of its own")
     return list(found.values())

@@ -22,6 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .sparse import elements, is_sparse_matrix
+
 _PLAIN = (
     type(None), bool, int, float, complex, str, bytes, range, torch.dtype, torch.device, torch.Size,
 )  # fmt: skip
@@ -143,6 +145,8 @@ class Visitor:
         if kind == "tensor":
             self.entries += (obj.shape, obj.dtype, obj.requires_grad)
             self.tensors.append(obj)
+            if obj.layout is not torch.strided:
+                self._sparse(obj)
         elif kind == "array":
             digest = hashlib.blake2b(np.ascontiguousarray(obj).tobytes(), digest_size=16).digest()
             self.entries += (obj.shape, obj.dtype.str, digest)
@@ -165,6 +169,13 @@ class Visitor:
             self._object(obj)
         else:
             self.entries.append(id(obj))
+
+    def _sparse(self, matrix: Tensor) -> None:
+        self.entries.append(matrix.layout)
+        if is_sparse_matrix(matrix):
+            found = elements(matrix)
+            self.entries += (len(found.values), found.digest)
+            self.tensors += (found.rows, found.columns, found.values)
 
     def _callable(self, obj: Any) -> None:
         if isinstance(obj, types.MethodType):

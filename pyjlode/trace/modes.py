@@ -13,6 +13,8 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._mode_utils import no_dispatch
 
+from .sparse import SparseProducts
+
 
 @contextmanager
 def without_compilation() -> Iterator[None]:
@@ -40,6 +42,17 @@ def _traced_as_written() -> Iterator[None]:
         yield
 
 
+_OPERATORS = {
+    "__setitem__", "__set__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__",
+    "__imod__", "__ipow__", "__iand__", "__ior__", "__ixor__", "__ilshift__", "__irshift__",
+}  # fmt: skip
+
+
+def _is_in_place(func: Any) -> bool:
+    name = getattr(func, "__name__", "")
+    return name in _OPERATORS or (name.endswith("_") and not name.endswith("__"))
+
+
 class _Originals(TorchFunctionMode):
     """Undo what a trace changes in place: torch really counts in zero-dimensional tensors."""
 
@@ -49,9 +62,9 @@ class _Originals(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         target: Any = args[0] if args else None
-        in_place = type(target) is Tensor and getattr(func, "__name__", "").endswith("_")
+        changes = type(target) is Tensor and _is_in_place(func)
         # What torch.func wraps was made in the trace.
-        if in_place and not is_functorch_wrapped_tensor(target):
+        if changes and not is_functorch_wrapped_tensor(target):
             with no_dispatch():
                 self.found.setdefault(id(target), (target, target.detach().clone()))
         return func(*args, **(kwargs or {}))
@@ -59,19 +72,20 @@ class _Originals(TorchFunctionMode):
     def restore(self) -> None:
         with torch.no_grad():
             for tensor, original in self.found.values():
-                tensor.copy_(original)
+                if not torch.equal(tensor, original):
+                    tensor.copy_(original)
 
 
 @contextmanager
 def traceable() -> Iterator[None]:
-    """Attention as products and a softmax, and nothing compiled."""
+    """Attention as products and a softmax, sparse products of dense tensors, nothing compiled."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     originals = _Originals()
     try:
-        with _traced_as_written(), sdpa_kernel(SDPBackend.MATH), originals:
+        with _traced_as_written(), sdpa_kernel(SDPBackend.MATH), originals, SparseProducts():
             yield
     finally:
         originals.restore()

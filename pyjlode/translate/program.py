@@ -14,6 +14,9 @@ import torch
 from .draws import Constant
 from .layout import Buffer, View, expand, whole
 
+# The template of an index that is looked at: NaN where it lies outside.
+BOUNDED = "bounded({0}, {1})"
+
 
 @dataclass(eq=False)
 class Pointwise:

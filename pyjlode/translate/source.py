@@ -138,7 +138,7 @@ def translate(traced: Traced) -> ModelSource:
         parameters=traced.parameters,
         constants=constants,
         depends_on_time=traced.has_derivatives and outputs[1] is not None,
-        pattern=_pattern(traced, program, outputs[0]),
+        pattern=_pattern(traced, program, outputs[0], tensors),
         steps={name: f.steps for name, f in functions.items()},
         rows=rows,
     )
@@ -180,8 +180,17 @@ def _place(program: Program, name: str, tensors: Sequence[Tensor], views: dict[i
     return offset
 
 
-def _pattern(traced: Traced, program: Program, value: View) -> Pattern | None:
-    return jacobian_pattern(program, value, traced.shape.numel()) if traced.has_jacobian else None
+def _pattern(
+    traced: Traced, program: Program, value: View, views: Mapping[int, View]
+) -> Pattern | None:
+    if not traced.has_jacobian:
+        return None
+    places = {}
+    for x in traced.constants:
+        buffer = views[id(x)].buffer
+        if id(x) in traced.places and buffer is not None:
+            places[buffer] = x.numpy()
+    return jacobian_pattern(program, value, traced.shape.numel(), places)
 
 
 def _functions(

@@ -11,7 +11,7 @@ Curtis, Powell and Reid, On the estimation of sparse Jacobian matrices, 1974.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .layout import Buffer, View
-from .program import Call, Operation, Pointwise, Program, Reduce
+from .program import BOUNDED, Call, Operation, Pointwise, Program, Reduce
 from .schedule import live
 
 Bits = NDArray[np.uint8]
+Places = NDArray[np.int64]
 
 # Bits of one buffer; above it the pattern would cost more than it saves.
 _LARGEST = 1 << 31
@@ -46,7 +47,9 @@ class Pattern:
     colors: NDArray[np.int64]
 
 
-def jacobian_pattern(program: Program, value: View, states: int) -> Pattern | None:
+def jacobian_pattern(
+    program: Program, value: View, states: int, places: Mapping[Buffer, Places]
+) -> Pattern | None:
     """The pattern of ``d value / d u``, or None where it is too large to be found.
 
     Parameters
@@ -56,8 +59,10 @@ def jacobian_pattern(program: Program, value: View, states: int) -> Pattern | No
         The right-hand side's result.
     states : int
         The length of the state ``u``.
+    places : mapping
+        Of constants that are indices and never change, the values.
     """
-    finder = _Finder(program, states)
+    finder = _Finder(program, states, places)
     operations = live(program, [value])
     sizes = [op.out.buffer.size for op in operations if op.out.buffer is not None]
     if max([states, *sizes]) * states > _LARGEST:
@@ -87,8 +92,9 @@ def _color(rows: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 class _Finder:
-    def __init__(self, program: Program, states: int) -> None:
+    def __init__(self, program: Program, states: int, places: Mapping[Buffer, Places]) -> None:
         self.width = (states + 7) // 8
+        self.places = dict(places)
         self.known: dict[Buffer, Bits] = {}
         for buffer, name in program.inputs.items():
             if name == "u":
@@ -108,7 +114,17 @@ class _Finder:
         result = self._result(op)
         if target not in self.known:
             self.known[target] = np.zeros((target.size, self.width), dtype=np.uint8)
+        if isinstance(op, Call) and op.in_place:  # the elements that it leaves alone
+            result = result | self.bits(op.out)
         self.known[target][_positions(op.out)] = result
+        if isinstance(op, Pointwise) and op.template == BOUNDED:
+            places = self.known_places(op.args[0])
+            if places is not None and len(places) == target.size:
+                self.places[target] = places
+
+    def known_places(self, index: View) -> Places | None:
+        """The values of an index, if they are known."""
+        return None if index.buffer is None else self.places.get(index.buffer)
 
     def _result(self, op: Operation) -> Bits:
         if isinstance(op, Pointwise):
@@ -202,8 +218,33 @@ def _convolve_transposed(finder: _Finder, op: Call) -> Bits:
     return c.each_channel(c.padded[c.inside], c.channels)
 
 
+def _take_rows(finder: _Finder, op: Call) -> Bits:
+    source, index = op.args
+    places = finder.known_places(index)
+    if places is None:
+        return _everything(finder, op)
+    outer, rows, _, inner = op.integers
+    bits = finder.bits(source).reshape(outer, rows, inner, finder.width)
+    return bits[:, places].reshape(-1, finder.width)
+
+
+def _put_rows(finder: _Finder, op: Call) -> Bits:
+    values, index = op.args
+    places = finder.known_places(index)
+    if places is None:
+        return _everything(finder, op)
+    outer, rows, count, inner, _ = op.integers
+    bits = finder.bits(values).reshape(outer, count, inner, finder.width)
+    result = np.zeros((outer, rows, inner, finder.width), dtype=np.uint8)
+    for k, place in enumerate(places):
+        result[:, place] |= bits[:, k]
+    return result.reshape(-1, finder.width)
+
+
 # What the compiled routines of julia/src make of their arguments.
 CALLS: dict[str, Callable[[_Finder, Call], Bits]] = {
+    "take_rows!": _take_rows,
+    "put_rows!": _put_rows,
     "matmul!": _matmul,
     "convolve!": _convolve,
     "convolve_transposed!": _convolve_transposed,

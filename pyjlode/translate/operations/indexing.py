@@ -15,7 +15,7 @@ import torch
 from ...errors import TraceError
 from .. import layout
 from ..layout import View
-from ..program import Program
+from ..program import BOUNDED, Program
 from .arithmetic import where
 from .reductions import sum_
 from .table import as_view, copied, elementwise, filled, in_memory, operation, to_float
@@ -77,7 +77,7 @@ def _indexed(b: Program, x: View, indices: Sequence[View | None]) -> tuple[View,
     _countable(b, prod(x.shape[d] for d in dims))
     index: View | None = None
     for d, i in zip(dims, given, strict=True):
-        place = elementwise(b, "bounded({0}, {1})", [i, x.shape[d]])
+        place = elementwise(b, BOUNDED, [i, x.shape[d]])
         if index is None:
             index = place
         else:
