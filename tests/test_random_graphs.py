@@ -11,9 +11,11 @@ from collections.abc import Callable
 from functools import partial
 
 import hypothesis.strategies as st
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, assume, given, settings
+from patterns import dense, nonzeros, pattern_of
 from torch import Tensor
 from translated import compare
 
@@ -124,6 +126,17 @@ def _on_graphs(examples: int, steps: int) -> Callable[[Callable[..., None]], Cal
         return fixed(drawn(test))
 
     return decorate
+
+
+@pytest.mark.parametrize("number", range(len(OPERATIONS)))
+def test_pattern(number: int) -> None:
+    """Of a Jacobian, of the operation's first argument and of its second; not on the diagonal."""
+    y = torch.randn(4, 3, dtype=torch.float64)
+    for func in (
+        lambda t, y: OPERATIONS[number](y.roll(1, 0), y.sin() * t, t),
+        lambda t, y: OPERATIONS[number](y * t, y.roll(1, 1), t),
+    ):
+        assert not (nonzeros(func, y) & ~dense(pattern_of(func, y))).any()
 
 
 @_on_graphs(examples=_COUNT // _TOGETHER, steps=8)

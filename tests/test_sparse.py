@@ -6,13 +6,13 @@ import math
 
 import pytest
 import torch
+from patterns import dense, pattern_of
 from reference import assert_close
 from torch import Tensor, nn
 
 import pyjlode
 from pyjlode import Statistics, UnsupportedError, odeint
 from pyjlode.engine import choose_engine
-from tests.test_jacobian import dense, pattern_of
 
 D = torch.float64
 
