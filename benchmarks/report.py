@@ -12,9 +12,9 @@ from .limit import Share
 from .timing import Row
 
 MEMORY = (
-    "Memory of a gradient against the number of steps: backsolve's hardly grows, and with",
-    "`checkpoints=8` it grows with their logarithm, as the steps between two states are cut again",
-    "and again.",
+    "Memory of a gradient against the number of steps: backsolve's does not grow with them, and",
+    "with `checkpoints=8` it grows with their logarithm, as the steps between two states are cut",
+    "again and again.",
 )
 LIMIT = (
     "Where the time of a gradient goes (`python -m benchmarks.limit`): outside of Julia, in",
