@@ -117,14 +117,16 @@ def _try(source: JuliaSource) -> None:
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )  # fmt: skip
-    while True:
-        try:
-            out, err = process.communicate(timeout=15)
-            break
-        except subprocess.TimeoutExpired:
-            print(f"  ... {time.monotonic() - began:.0f} s", flush=True)
-    helper.kill()  # all is compiled, or nothing can be
-    helper.wait()
+    try:
+        while True:
+            try:
+                out, err = process.communicate(timeout=15)
+                break
+            except subprocess.TimeoutExpired:
+                print(f"  ... {time.monotonic() - began:.0f} s", flush=True)
+    finally:
+        helper.kill()  # all is compiled, or nothing can be
+        helper.wait()
     if process.returncode != 0:
         lines = (err.strip() or out.strip() or f"exit code {process.returncode}").splitlines()
         raise JuliaNotFoundError(f"That Julia does not work: {lines[-1]}")

@@ -90,6 +90,7 @@ def test_pattern(layout: str) -> None:
         lambda t, y: torch.mv(matrix, y),
         lambda t, y: torch.sparse.mm(matrix, y[:, None])[:, 0],
         lambda t, y: (y[None] @ matrix)[0],
+        lambda t, y: y @ matrix,
     ):
         pattern = pattern_of(func, y)
         assert (dense(pattern) == expected).all()

@@ -115,7 +115,7 @@ class SparseProducts(TorchFunctionMode):
             if _multiplies(y, x):
                 found = elements(y)
                 turned = replace(found, rows=found.columns, columns=found.rows)
-                return _product(turned, y.shape[1], x.T).T
+                return _product(turned, y.shape[1], x.t()).t()
         return func(*args, **(kwargs or {}))
 
 
