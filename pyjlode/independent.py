@@ -151,7 +151,9 @@ def nothing_changed(problem: Problem) -> Iterator[None]:
 
 
 def _constants(problem: Problem) -> list[Tensor]:
-    return [x for x in fingerprint(problem.owner).tensors if not x.requires_grad]
+    # A sparse matrix's values are among them as a tensor of their own.
+    found = fingerprint(problem.owner).tensors
+    return [x for x in found if not x.requires_grad and x.layout is torch.strided]
 
 
 def _mixes(how: str) -> str:

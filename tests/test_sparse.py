@@ -116,6 +116,12 @@ def test_heat_equation(julia: str, method: str) -> None:
     assert_close(gradient, eigenvalue * expected.sum(), 1e-5)
 
 
+def test_rows_with_steps_of_their_own(julia: str) -> None:
+    matrix, y0 = shift(1), torch.rand(3, 5, dtype=D)
+    y = odeint(lambda t, y: y @ matrix, y0, [0.0, 1.0], batch="independent", engine=julia)
+    assert_close(y[-1], y0 @ torch.matrix_exp(matrix.to_dense()), 1e-6)
+
+
 def test_a_matrix_that_requires_a_gradient(julia: str) -> None:
     with (
         pytest.warns(pyjlode.PyjlodeWarning, match="another way than in a product"),

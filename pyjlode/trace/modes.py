@@ -72,7 +72,7 @@ class _Originals(TorchFunctionMode):
     def restore(self) -> None:
         with torch.no_grad():
             for tensor, original in self.found.values():
-                if not torch.equal(tensor, original):
+                if tensor.layout is not torch.strided or not torch.equal(tensor, original):
                     tensor.copy_(original)
 
 
