@@ -41,10 +41,8 @@ Written by `make bench`: what a session waits for, once.
 
 Then a gradient of an MLP 2-n-2, in seconds, in a session that has a model already: the first use of
 a method and its gradient, which loads their packages and compiles what is not compiled with pyjlode
-when it is set up; a new model after that; and a further shape of its state. The adjoints of
-SciMLSensitivity are loaded by the first gradient that needs one, in most of the time of a first use
-where one is the default (all but Tsit5, Vern7, dopri8, rk4, bosh3, Rodas4, Rodas5P, SSPRK43,
-RDPK3Sp49 and Feagin12).
+when it is set up; a new model after that; and a further shape of its state. All adjoints but the
+discrete one are SciMLSensitivity's, and to load that takes most of the time of their first use.
 
 |  |  | float64 |  |  | float32 |  |  |
 |---|---|---|---|---|---|---|---|
@@ -116,9 +114,11 @@ def family(method: str, sensealg: str | None, dtype: torch.dtype) -> None:
 
 def families() -> list[str]:
     """First gradients by method and adjoint, as rows of a table."""
+    from pyjlode.methods import find_method
+
     rows = []
     for method, sensealg in FAMILIES:
-        cells = [method, sensealg or "default"]
+        cells = [method, sensealg or f"{find_method(method).adjoint} (default)"]
         for dtype in ("float64", "float32"):
             done = subprocess.run(
                 [sys.executable, __file__, method, sensealg or "", dtype],

@@ -7,7 +7,7 @@ from math import inf
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import split
 from .errors import ArgumentError, warn
@@ -237,8 +237,6 @@ def _callbacks(
 ) -> dict[str, Callable[[Tensor, Tensor, Tensor], object]]:
     """What of torchdiffeq's callbacks ``func`` has, on the engines' state and time."""
     found: dict[str, Callable[[Tensor, Tensor, Tensor], object]] = {}
-    if _has_none(func):
-        return found
     valid: tuple[str, ...] = _CALLBACKS[:1] if fixed else _CALLBACKS
     if method is not None and method.name == "scipy_solver":
         valid = ()
@@ -255,12 +253,3 @@ def _callbacks(
     if never:
         warn(f"{method.name if method else 'The method'} never calls {', '.join(never)}.")
     return {name: callback for name, callback in found.items() if name in valid}
-
-
-def _has_none(func: object) -> bool:
-    """Whether a module has none of the callbacks: to be told so by ``getattr`` takes longer."""
-    cls: Any = type(func)
-    if not isinstance(func, nn.Module) or cls.__getattr__ is not nn.Module.__getattr__:
-        return False
-    places = (vars(func), func._modules)
-    return not any(hasattr(cls, n) or any(n in place for place in places) for n in _CALLBACKS)

@@ -19,7 +19,7 @@ from torch.random import fork_rng
 from .errors import UnsupportedError
 from .problem import Problem
 from .trace.fingerprint import fingerprint
-from .trace.modes import without_compilation
+from .trace.modes import put_back, without_compilation
 
 _LOOKED_AT = 8
 _TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
@@ -144,10 +144,7 @@ def nothing_changed(problem: Problem) -> Iterator[None]:
         try:
             yield
         finally:
-            with torch.no_grad():
-                for tensor, original in held:
-                    if not torch.equal(tensor, original):
-                        tensor.copy_(original)
+            put_back(held)
 
 
 def _constants(problem: Problem) -> list[Tensor]:

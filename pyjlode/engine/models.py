@@ -23,7 +23,7 @@ from ..trace.fingerprint import Structure, fingerprint, ignore_own_changes
 from ..trace.kept import nothing_kept
 from ..trace.leaves import gradient_leaves
 from ..trace.locate import reason
-from ..trace.modes import without_compilation
+from ..trace.modes import put_back, without_compilation
 from ..translate import ModelSource, translate
 from ..translate.draws import Constant, Draw
 from ..translate.numbers import check_exact, exact_integers
@@ -296,8 +296,7 @@ class ModelCache:
                 expected = problem.func(t, y.clone()).detach()
             torch.set_rng_state(before)
             model.refresh()
-            for x, value in zip(model.updated, saved, strict=True):
-                x.copy_(value)
+            put_back(zip(model.updated, saved, strict=True))
         result = torch.empty(expected.shape, dtype=y.dtype)
         parameters = [p.detach().reshape(-1) for p in model.parameters]
         flat = torch.cat(parameters) if parameters else y.new_zeros(1)

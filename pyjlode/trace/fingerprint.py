@@ -30,9 +30,6 @@ _PLAIN = (
 _LIBRARIES = sys.stdlib_module_names | {"builtins", "numpy", "pyjlode", "scipy", "torch"}
 _MODULE_STATE = frozenset(vars(nn.Module()))
 
-# Classes of which nothing is looked at.
-_library_classes: set[type] = set()
-
 # Attributes that a function changes itself whenever it runs, such as counters of evaluations.
 _volatile: set[tuple[type, str]] = set()
 
@@ -249,11 +246,6 @@ class Visitor:
 
     def _class(self, cls: type) -> None:
         """The code of the user's classes, and what that code and the classes themselves hold."""
-        if cls in _library_classes:
-            return
-        if all(_is_library(base.__module__) for base in cls.__mro__):
-            _library_classes.add(cls)
-            return
         for base in cls.__mro__:
             if _is_library(base.__module__):
                 continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,6 +53,17 @@ def _is_in_place(func: Any) -> bool:
     return name in _OPERATORS or (name.endswith("_") and not name.endswith("__"))
 
 
+def put_back(held: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Give each tensor the values of the one beside it, and write nothing where it has them.
+
+    To torch, what was written to since it was saved for a gradient is of no use for that any more.
+    """
+    with torch.no_grad():
+        for tensor, original in held:
+            if tensor.layout is not torch.strided or not torch.equal(tensor, original):
+                tensor.copy_(original)
+
+
 class _Originals(TorchFunctionMode):
     """Undo what a trace changes in place: torch really counts in zero-dimensional tensors."""
 
@@ -69,12 +80,6 @@ class _Originals(TorchFunctionMode):
                 self.found.setdefault(id(target), (target, target.detach().clone()))
         return func(*args, **(kwargs or {}))
 
-    def restore(self) -> None:
-        with torch.no_grad():
-            for tensor, original in self.found.values():
-                if tensor.layout is not torch.strided or not torch.equal(tensor, original):
-                    tensor.copy_(original)
-
 
 @contextmanager
 def traceable() -> Iterator[None]:
@@ -88,5 +93,5 @@ def traceable() -> Iterator[None]:
         with _traced_as_written(), sdpa_kernel(SDPBackend.MATH), originals, SparseProducts():
             yield
     finally:
-        originals.restore()
+        put_back(originals.found.values())
         torch.backends.mha.set_fastpath_enabled(fast_path)
