@@ -11,6 +11,7 @@ from torch import Tensor
 from ..problem import Problem
 from .arrays import as_array, in_memory, unflatten
 from .models import Model
+from .node import once
 
 _SHOWN = 5
 
@@ -57,12 +58,13 @@ class AlgebraicState(torch.autograd.Function):
         ctx: Any, solve: AlgebraicSolve, y0: Tensor, t: Tensor, *parameters: Tensor
     ) -> Tensor:
         state, ctx.found = solve.find(y0, t, parameters)
+        ctx.save_for_backward(y0, t, *parameters)
         ctx.solve = solve
         ctx.shapes = (t.dtype, [p.shape for p in parameters])
         return state
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once("A state that solves algebraic equations (steady states, DAEs)")
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         t_dtype, shapes = ctx.shapes
         by_u, by_t, gradients = ctx.solve.pull_back(ctx.found, cotangent, shapes)

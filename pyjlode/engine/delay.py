@@ -19,6 +19,7 @@ from .extension import require
 from .failure import Evidence, forward_failure
 from .functions import parts_of
 from .models import Model, Wanted
+from .node import once
 
 if TYPE_CHECKING:
     from ..ddeint import DelayProblem
@@ -222,11 +223,12 @@ class _Differentiable(torch.autograd.Function):
         ctx: Any, solve: _DelaySolve, y0: Tensor, t: Tensor, lags: Tensor, *parameters: Tensor
     ) -> Tensor:
         out, ctx.steps = solve.forward(y0, keep=True)
+        ctx.save_for_backward(y0, t, lags, *parameters)
         ctx.solve, ctx.t_dtype = solve, t.dtype
         return out
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once("A solve of a delay equation")
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         _, _, with_t, with_lags, *_ = ctx.needs_input_grad
         gradient_y, times, lags, gradients = ctx.solve.backward(

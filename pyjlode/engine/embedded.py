@@ -15,6 +15,7 @@ from ..independent import check_rows
 from ..problem import Interpolant, Problem, Statistics
 from .arguments import call, method_name
 from .failure import Evidence, forward_failure, no_event
+from .node import first_order
 
 _MAX_STEPS = 100_000
 
@@ -66,7 +67,13 @@ class TorchEngine:
         func.stats = stats
         if not bool(torch.isfinite(result.detach()).all()):
             raise forward_failure(problem, _evidence(problem, func, "Unstable"))
-        return result
+        if solve.__name__ != "odeint_adjoint":
+            return result
+        return first_order(
+            result,
+            "torchdiffeq's adjoint gives a gradient without a graph, so create_graph=True and "
+            "second derivatives are not supported; use odeint with sensealg=DiscreteAdjoint().",
+        )
 
     def solve_dense(self, problem: Problem, stats: Statistics) -> tuple[Tensor, Interpolant]:
         return self.solve(problem, stats), _SolvedAgain(self, problem)

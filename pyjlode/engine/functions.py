@@ -36,6 +36,8 @@ class Functions:
         self.report = torch.zeros(8, dtype=torch.float64)
         self._addresses = (ctypes.c_int64 * 16).from_address(int(module.address_table()))
         self.retcode = module.retcode
+        self.accepted_steps = module.accepted_steps
+        self.tableau_fields = module.tableau_fields
         self.interpolate = module.interpolate
         self.examine = module.examine
         self.plain_settings = lru_cache(maxsize=64)(module.Settings)

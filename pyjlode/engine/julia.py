@@ -24,17 +24,20 @@ from ..sensealg import (
     SensitivityAlgorithm,
 )
 from ..trace.leaves import depends_on
+from ..trace.transforms import within_transform
 from .extension import require
 from .functions import Functions
 from .mass import discrete_adjoint, with_mass
 from .models import Model, ModelCache, Wanted, depends_on_time
+from .node import Call, Node, States
 from .pieces import solve_in_pieces
 from .projection import solve_projected
-from .solve import Differentiable, Solve
+from .solve import Solve
 from .split import with_split
 from .trajectory import solve_event
 
 _DEFAULT = find_method("Tsit5")
+_STATES = States()
 _SENSITIVITY = "PyjlodeSensitivityExt"
 
 
@@ -129,11 +132,14 @@ class JuliaEngine:
         if problem.split is not None:
             model = with_split(self, model, problem.split)
         inputs = (problem.y0, problem.t, *parameters)
-        differentiate = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+        transformed = within_transform()
+        differentiate = transformed or (
+            torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+        )
         solve = Solve(self.functions, model, problem, method, backward, sensealg, stats, dense)
         if differentiate:
             self._load_sensitivities(sensealg)
-            states = Differentiable.apply(solve, problem.y0, problem.t, *parameters)
+            states = Node.apply(Call(solve), _STATES, problem.y0, problem.t, *parameters)[0]
         else:
             states = solve.forward(problem.y0, problem.t, parameters, keep="values")[0]
         model.update(problem, states)

@@ -17,6 +17,7 @@ from ..translate.draws import Draw
 from .arrays import as_array, in_memory, unflatten
 from .callback import Noted
 from .models import Model, Wanted
+from .node import once
 from .trajectory import solve_failure
 
 if TYPE_CHECKING:
@@ -211,10 +212,11 @@ class _Differentiable(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, solve: _ProjectedSolve, y0: Tensor, *parameters: Tensor) -> Tensor:
         out, ctx.solved = solve.forward(y0, keep=True)
+        ctx.save_for_backward(y0, *parameters)
         ctx.solve = solve
         return out
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once("A solve with ManifoldProjection")
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         return None, *ctx.solve.backward(ctx.solved, cotangent)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import SolverError
+from ..errors import SolverError, UnsupportedError
 from ..methods import Method
 from ..problem import SCIML_COUNTS, Interpolant, Problem, Statistics, tightest
 from ..sensealg import (
@@ -20,10 +20,12 @@ from ..sensealg import (
     QuadratureAdjoint,
     SensitivityAlgorithm,
 )
+from ..translate.draws import Draw
 from .arrays import in_memory
 from .callback import Noted
 from .functions import Functions, parts_of
 from .models import Model
+from .replay import Replay, tableau_of
 from .trajectory import JuliaInterpolant, solve_failure
 
 _NONE = torch.empty(0)
@@ -43,6 +45,54 @@ class Solve:
     dense: bool = False
     interpolants: list[Interpolant] = field(default_factory=list)
     python: Noted = field(default_factory=Noted)
+
+    @property
+    def keep(self) -> str:
+        """What the gradient needs of the forward solve."""
+        sensealg = self.sensealg
+        if isinstance(sensealg, DiscreteAdjoint):
+            # With a mass matrix Rodas5P's steps stand in for those of methods without a tableau.
+            return "steps" if self.method.has_discrete else "nothing"
+        if isinstance(sensealg, (BacksolveAdjoint, ForwardSensitivity)) or getattr(
+            sensealg, "checkpointing", False
+        ):
+            return "nothing"
+        return "dense"
+
+    def replay(self, solved: Any) -> Replay:
+        """The steps that the solve accepted, to be made again in torch.
+
+        Raises
+        ------
+        UnsupportedError
+            If they cannot be: then the gradient has no derivative.
+        """
+        problem, reason = self.problem, None
+        if not isinstance(self.sensealg, DiscreteAdjoint):
+            reason = f"those of {type(self.sensealg).__name__} are not implemented"
+        elif problem.mass is not None or problem.split is not None or self.method.problem:
+            reason = "those of mass matrices, split and partitioned equations are not implemented"
+        elif problem.rows is not None:
+            reason = 'those of batch="independent" are not implemented'
+        elif any(isinstance(x, Draw) for x in self.model.constants):
+            reason = "func draws random numbers, which would be drawn anew"
+        elif self.model.updated:
+            reason = "func changes a tensor when it runs, such as running statistics"
+        tableau = None if reason else tableau_of(self.functions.tableau_fields(solved))
+        if tableau is None:
+            reason = reason or f"those of {self.method.name} are not implemented"
+            raise UnsupportedError(
+                f"The gradient of this solve has no derivatives here: {reason}. Explicit "
+                "Runge-Kutta and Rosenbrock methods with sensealg=DiscreteAdjoint() have second "
+                "derivatives, with one step size for the whole batch."
+            )
+        starts, lengths, inside, upto = (
+            np.array(x).tolist() for x in self.functions.accepted_steps(solved)
+        )
+        return Replay(
+            problem.func, self.model.tensors, tableau, starts, lengths, inside, upto,
+            problem.fixed_step,
+        )  # fmt: skip
 
     def forward(
         self, y0: Tensor, t: Tensor, parameters: tuple[Tensor, ...], *, keep: str
@@ -197,34 +247,3 @@ class Solve:
 def _named(counts: Sequence[float]) -> dict[str, float]:
     """The counts of Julia's report by SciML's names."""
     return dict(zip(SCIML_COUNTS.values(), counts, strict=True))
-
-
-class Differentiable(torch.autograd.Function):
-    """A solve as one node of autograd's graph."""
-
-    @staticmethod
-    def forward(ctx: Any, solve: Solve, y0: Tensor, t: Tensor, *parameters: Tensor) -> Tensor:
-        sensealg = solve.sensealg
-        if isinstance(sensealg, DiscreteAdjoint):
-            # With a mass matrix Rodas5P's steps stand in for those of methods without a tableau.
-            keep = "steps" if solve.method.has_discrete else "nothing"
-        elif isinstance(sensealg, (BacksolveAdjoint, ForwardSensitivity)) or getattr(
-            sensealg, "checkpointing", False
-        ):
-            keep = "nothing"
-        else:
-            keep = "dense"
-        out, ctx.solved = solve.forward(y0, t, parameters, keep=keep)
-        ctx.solve = solve
-        ctx.shapes = (t.dtype, [p.shape for p in parameters])
-        return out
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        t_dtype, shapes = ctx.shapes
-        with_t = ctx.needs_input_grad[2]
-        gradient_u, gradient_t, gradients = ctx.solve.backward(
-            ctx.solved, in_memory(cotangent), with_t, shapes
-        )
-        return None, gradient_u, gradient_t.to(t_dtype) if with_t else None, *gradients

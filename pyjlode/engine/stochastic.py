@@ -19,6 +19,7 @@ from ..translate.draws import Draw
 from .arrays import as_array, in_memory, unflatten
 from .extension import require
 from .models import Model, Wanted
+from .node import once
 
 if TYPE_CHECKING:
     from ..sdeint import AdaptiveSteps, FixedSteps, StochasticProblem
@@ -246,11 +247,12 @@ class _Differentiable(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, solve: _FixedSolve, y0: Tensor, *parameters: Tensor) -> Tensor:
         out, ctx.kept = solve.forward(y0, keep=True)
+        ctx.save_for_backward(y0, *parameters)
         ctx.solve = solve
         return out
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once("A solve of a stochastic equation")
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         return None, *ctx.solve.backward(ctx.kept, cotangent)
 

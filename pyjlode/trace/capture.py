@@ -242,9 +242,9 @@ class _Joint:
         self, t: Tensor, y: Tensor, v: Tensor, k: Tensor | None = None, s: Tensor | None = None
     ) -> tuple[Tensor | None, ...]:
         t, y, v = (x.detach().requires_grad_() for x in (t, y, v))
-        inputs = [t, y, *(self.cut.leaf(x) for x in self.parameters)]
+        inputs = [t, y, *(self.cut.stand_in(x) for x in self.parameters)]
         with torch.enable_grad(), self.cut:
-            out = self.cut.leaf(self.func(t, y))
+            out = self.cut.stand_in(self.func(t, y))
         if not out.requires_grad:
             missing = self.jacobian + len(inputs) * (1 + (k is not None))
             return (out, *[None] * missing)

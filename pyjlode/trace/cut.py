@@ -1,8 +1,8 @@
-"""Tensors that were computed outside a function, cut off from what they were computed from."""
+"""Other tensors in the place of those that a function closes over."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, fx
@@ -10,7 +10,29 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 
-class Cut(TorchFunctionMode):
+class Substitution(TorchFunctionMode):
+    """Have a function see other tensors than those that it closes over.
+
+    Parameters
+    ----------
+    substitutes : mapping of int to torch.Tensor
+        By the ids of the tensors that they stand in for.
+    """
+
+    def __init__(self, substitutes: Mapping[int, Tensor]) -> None:
+        super().__init__()
+        self.substitutes = dict(substitutes)
+
+    def stand_in(self, x: Any) -> Any:
+        """What stands for ``x``; itself, if nothing does."""
+        return self.substitutes.get(id(x), x) if isinstance(x, Tensor) else x
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        args, kwargs = tree_map(self.stand_in, (args, kwargs or {}))
+        return func(*args, **kwargs)
+
+
+class Cut(Substitution):
     """Have a function see a leaf instead of each tensor that has a history.
 
     Autograd would follow that history: the derivative by what the tensor was computed from, if the
@@ -24,22 +46,18 @@ class Cut(TorchFunctionMode):
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
-        super().__init__()
         self._tensors = {id(x): x for x in tensors if x.grad_fn is not None}
-        self._leaves = {key: x.detach().requires_grad_() for key, x in self._tensors.items()}
-
-    def leaf(self, x: Any) -> Any:
-        """What stands for ``x``; itself, if nothing does."""
-        return self._leaves.get(id(x), x) if isinstance(x, Tensor) else x
+        leaves = {key: x.detach().requires_grad_() for key, x in self._tensors.items()}
+        super().__init__(leaves)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self._leaves:
-            args, kwargs = tree_map(self.leaf, (args, kwargs or {}))
-        return func(*args, **(kwargs or {}))
+        if not self.substitutes:
+            return func(*args, **(kwargs or {}))
+        return super().__torch_function__(func, types, args, kwargs)
 
     def restore(self, graph: fx.GraphModule) -> None:
         """Have a traced graph hold the tensors again."""
-        known = {id(leaf): self._tensors[key] for key, leaf in self._leaves.items()}
+        known = {id(leaf): self._tensors[key] for key, leaf in self.substitutes.items()}
         for node in graph.graph.nodes:
             if node.op != "get_attr":
                 continue
