@@ -32,6 +32,11 @@ class Cut(TorchFunctionMode):
         """What stands for ``x``; itself, if nothing does."""
         return self._leaves.get(id(x), x) if isinstance(x, Tensor) else x
 
+    def original(self, x: Tensor) -> Tensor:
+        """The tensor that a leaf stands for; itself, if it is none."""
+        stood_for = (self._tensors[key] for key, leaf in self._leaves.items() if leaf is x)
+        return next(stood_for, x)
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self._leaves:
             args, kwargs = tree_map(self.leaf, (args, kwargs or {}))

@@ -1,0 +1,71 @@
+"""Functions that write into their argument: they get copies, so that nothing of the caller's or
+the solver's changes.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, fx
+
+_CLONE = torch.ops.aten.clone.default
+
+
+def on_copies(func: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """The function, whose arguments are its own to write into.
+
+    Examples
+    --------
+    >>> import torch
+    >>> y = torch.ones(2)
+    >>> on_copies(lambda t, y: y.mul_(3))(torch.tensor(0.0), y), y
+    (tensor([3., 3.]), tensor([1., 1.]))
+    """
+    return lambda t, y: func(t.clone(), y.clone())
+
+
+def leave_out_copies(graph: fx.GraphModule) -> None:
+    """Remove the copies of a traced graph's inputs into which nothing is written."""
+    root = _roots(graph)
+    written = set()
+    for node in graph.graph.nodes:
+        schema = _schema(node)
+        if schema is not None and schema.is_mutable:
+            written |= {root[arg] for arg in node.all_input_nodes if arg in root}
+    for node in list(graph.graph.nodes):
+        if node in root and root[node] is node and node not in written:
+            node.replace_all_uses_with(node.args[0])
+            graph.graph.erase_node(node)
+    graph.recompile()
+
+
+def _roots(graph: fx.GraphModule) -> dict[fx.Node, fx.Node]:
+    """Copies of inputs, and views of them: the copy that each belongs to."""
+    root: dict[fx.Node, fx.Node] = {}
+    inputs = set()
+    for node in graph.graph.nodes:
+        if node.op == "placeholder":
+            inputs.add(node)
+        elif node.op == "call_function" and node.args and isinstance(node.args[0], fx.Node):
+            source = node.args[0]
+            if node.target is _CLONE and source in inputs and not node.kwargs:
+                root[node] = node
+            elif _is_view(node) and source in root:
+                root[node] = root[source]
+            elif _is_view(node) and source in inputs:
+                inputs.add(node)
+    return root
+
+
+def _is_view(node: fx.Node) -> bool:
+    """Whether a result may be of the memory of its first argument."""
+    schema = _schema(node)
+    if schema is None:
+        return node.target is operator.getitem
+    return bool(schema.returns) and schema.returns[0].alias_info is not None
+
+
+def _schema(node: fx.Node) -> torch._C.FunctionSchema | None:
+    return node.target._schema if isinstance(node.target, torch._ops.OpOverload) else None
