@@ -15,9 +15,10 @@ from dataclasses import dataclass
 # Calls by which code can reach attributes whose names it does not spell.
 _DYNAMIC = {
     "__dict__", "__getattribute__", "__getstate__", "__reduce__", "__reduce_ex__", "asdict",
-    "astuple", "attrgetter", "copy", "deepcopy", "dir", "dumps", "fields", "getattr",
-    "getattr_static", "getmembers", "hasattr", "methodcaller", "replace", "vars",
+    "astuple", "attrgetter", "copy", "deepcopy", "dir", "dumps", "fields", "getattr_static",
+    "getmembers", "methodcaller", "replace", "vars",
 }  # fmt: skip
+_BY_NAME = {"getattr", "hasattr"}
 
 # By these a module's parts are reached without their names.
 _MEMBERS = {
@@ -113,7 +114,7 @@ def _look(code: types.CodeType) -> Names:
     found: dict[str, set[str]] = {"global": set(), "attribute": set(), "variable": set()}
     changed: set[str] = set()
     imports: list[tuple[int, str]] = []
-    compares = False
+    compares = dynamic = False
     for part in _parts(code):
         steps = [i for i in dis.get_instructions(part) if i.opname not in _FILLERS]
         for place, step in enumerate(steps):
@@ -121,6 +122,10 @@ def _look(code: types.CodeType) -> Names:
             compares = compares or _compares(step)
             if step.opname == "IMPORT_NAME":
                 imports.append((_level(steps, place), str(name)))
+            if name in _BY_NAME and kind is not None:
+                spelled_there = _name_given(steps, place)
+                dynamic = dynamic or spelled_there is None
+                found["attribute"].add(spelled_there or name)
             if kind is None or _is_counter(steps, place):
                 continue
             if _changes_only(steps, place):
@@ -135,7 +140,7 @@ def _look(code: types.CodeType) -> Names:
         changed=frozenset(changed - spelled - found["variable"]),
         imports=tuple(imports),
         opaque=min(spelled & _OPAQUE, default=""),
-        dynamic=bool(spelled & _DYNAMIC),
+        dynamic=dynamic or bool(spelled & _DYNAMIC),
         members=bool(spelled & _MEMBERS),
         compares=compares,
     )
@@ -161,6 +166,16 @@ def _compares(step: dis.Instruction) -> bool:
     return step.opname == "CONTAINS_OP" or (
         step.opname == "COMPARE_OP" and ("==" in text or "!=" in text)
     )
+
+
+def _name_given(steps: Sequence[dis.Instruction], place: int) -> str | None:
+    """The name in ``getattr(x, "name")``; None where it is not a constant."""
+    for step in steps[place + 1 :]:
+        if step.opname in _CONSTANT and isinstance(step.argval, str):
+            return step.argval
+        if "CALL" in step.opname:
+            return None
+    return None
 
 
 def _level(steps: Sequence[dis.Instruction], place: int) -> int:

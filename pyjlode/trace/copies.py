@@ -28,17 +28,23 @@ def on_copies(func: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]
 
 def leave_out_copies(graph: fx.GraphModule) -> None:
     """Remove the copies of a traced graph's inputs into which nothing is written."""
+    while _left_out(graph):
+        pass  # a copy of a copy is one of an input now
+    graph.recompile()
+
+
+def _left_out(graph: fx.GraphModule) -> bool:
     root = _roots(graph)
     written = set()
     for node in graph.graph.nodes:
         schema = _schema(node)
         if schema is not None and schema.is_mutable:
             written |= {root[arg] for arg in node.all_input_nodes if arg in root}
-    for node in list(graph.graph.nodes):
-        if node in root and root[node] is node and node not in written:
-            node.replace_all_uses_with(node.args[0])
-            graph.graph.erase_node(node)
-    graph.recompile()
+    unwritten = [n for n in graph.graph.nodes if root.get(n) is n and n not in written]
+    for node in unwritten:
+        node.replace_all_uses_with(node.args[0])
+        graph.graph.erase_node(node)
+    return bool(unwritten)
 
 
 def _roots(graph: fx.GraphModule) -> dict[fx.Node, fx.Node]:
