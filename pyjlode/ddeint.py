@@ -205,7 +205,14 @@ def _check(
         past, known = history(times[0]), history
     still = [_detached(past)] * len(lags)
     problem, unflatten = make_problem(
-        lambda t, y: func(t, y, *map(_detached, still)), past, times, rtol, atol, method, options, sensealg
+        lambda t, y: func(t, y, *map(_detached, still)),
+        past,
+        times,
+        rtol,
+        atol,
+        method,
+        options,
+        sensealg,
     )
     if problem.direction < 0:
         raise ArgumentError("t must be strictly increasing: the past of a delay is before it.")

@@ -192,12 +192,12 @@ class ModelCache:
                     ):
                         return entry.bind(structure.tensors) or self._callback(problem)
         model, traced = self._make(problem, wanted)
-        entry, why = self._entry(problem, structure, model, traced)
-        if entry is None:
+        made, why = self._entry(problem, structure, model, traced)
+        if made is None:
             if self._repeats.again(problem.owner):
                 self._say(problem, f"is traced anew for each solve, because {why}.")
         else:
-            self._keep(self._key(structure, problem), entry, wanted)
+            self._keep(self._key(structure, problem), made, wanted)
             self._look_for_repeats(problem, structure)
         return model
 
@@ -388,9 +388,7 @@ class ModelCache:
 
     def _warn(self, problem: Problem, error: TraceError) -> None:
         cause = reason(error, problem.func, problem.t[0], problem.state)
-        self._say(
-            problem, f"runs in Python, called from Julia (callback mode), because {cause}."
-        )
+        self._say(problem, f"runs in Python, called from Julia (callback mode), because {cause}.")
 
     def _say(self, problem: Problem, what: str) -> None:
         name = getattr(problem.owner, "__qualname__", type(problem.owner).__name__)

@@ -91,9 +91,7 @@ class Traced:
         return any(node.op == "placeholder" and node.target == "t_1" for node in seen)
 
 
-def _make_graph(
-    function: Callable[..., Any], reads: Reads, *examples: Tensor
-) -> fx.GraphModule:
+def _make_graph(function: Callable[..., Any], reads: Reads, *examples: Tensor) -> fx.GraphModule:
     from torch.fx.experimental.proxy_tensor import make_fx
 
     try:
@@ -176,17 +174,13 @@ def trace(
     parameters = tuple(x for x in outside if x.requires_grad)
     has_second = False
     if derivatives:
-        graph, has_second = _trace_derivatives(
-            func, reads, t, y, parameters, jacobian, second
-        )
+        graph, has_second = _trace_derivatives(func, reads, t, y, parameters, jacobian, second)
         updated = take_out_updates(graph)
         known = {id(x) for x in parameters}
         more = [x for x in _outside_tensors(graph) if x.requires_grad and id(x) not in known]
         if more:  # func looks whether its state requires a gradient, and uses them only then
             parameters = (*parameters, *more)
-            graph, has_second = _trace_derivatives(
-                func, reads, t, y, parameters, jacobian, second
-            )
+            graph, has_second = _trace_derivatives(func, reads, t, y, parameters, jacobian, second)
             updated = take_out_updates(graph)
     constants = tuple(x for x in _outside_tensors(graph) if not x.requires_grad)
     made = _made(graph) | reads.made.keys()
@@ -230,9 +224,7 @@ def _trace_joint(
     if jacobian and second:
         joint = _Joint(func, cut, parameters, twice=True, jacobian=True)
         try:
-            graph = _make_graph(
-                lambda t, y, v, k, s: joint(t, y, v, k, s), reads, t, y, v, k, s
-            )
+            graph = _make_graph(lambda t, y, v, k, s: joint(t, y, v, k, s), reads, t, y, v, k, s)
         except TraceError:
             pass
         else:
@@ -309,7 +301,8 @@ def _time_gradient(product: Tensor | None, v: Tensor) -> Tensor | None:
 
 def _made(graph: fx.GraphModule) -> set[int]:
     """The ids of tensors that the traced code made of numbers: torch copies these when they are
-    used."""
+    used.
+    """
     found: set[int] = set()
     for node in graph.graph.nodes:
         if node.op != "get_attr":

@@ -98,7 +98,7 @@ def names_of(code: types.CodeType) -> Names:
     ...     return -self.rate * y
     >>> found = names_of(step.__code__)
     >>> sorted(found.attributes), sorted(found.changed)
-    (['rate'], ['log'])
+    (['append', 'rate'], ['log'])
     """
     known = _known.get(id(code))
     if known is not None:

@@ -34,15 +34,18 @@ def leave_out_copies(graph: fx.GraphModule) -> None:
 
 
 def _left_out(graph: fx.GraphModule) -> bool:
+    """Remove the copies of inputs themselves; whether there were any."""
     root = _roots(graph)
     written = set()
     for node in graph.graph.nodes:
         schema = _schema(node)
         if schema is not None and schema.is_mutable:
             written |= {root[arg] for arg in node.all_input_nodes if arg in root}
-    unwritten = [n for n in graph.graph.nodes if root.get(n) is n and n not in written]
+    unwritten: list[fx.Node] = [
+        n for n in graph.graph.nodes if root.get(n) is n and n not in written
+    ]
     for node in unwritten:
-        node.replace_all_uses_with(node.args[0])
+        node.replace_all_uses_with(node.all_input_nodes[0])
         graph.graph.erase_node(node)
     return bool(unwritten)
 

@@ -340,7 +340,7 @@ class Visitor:
                 self.entries.append("unbound")
                 continue
             changed = name in names.changed and type(value) in _CONTAINERS
-            if library or (name in names.variables or name in names.changed) and not changed:
+            if library or ((name in names.variables or name in names.changed) and not changed):
                 self.read(cell, name, value)
         if function.__dict__:
             for name, value in list(function.__dict__.items()):
@@ -464,7 +464,7 @@ class Visitor:
         self._code_of(cls)
 
     def _object(self, obj: Any) -> None:
-        cls = type(obj)
+        cls: Any = type(obj)
         if has_hidden_state(cls):
             self.unknown(f"an object of {cls.__module__}.{cls.__qualname__}")
             self.entries.append(_Same(obj))
@@ -472,7 +472,8 @@ class Visitor:
         self._attributes(obj)
 
     def _attributes(self, obj: Any) -> None:
-        cls, entries, scope = type(obj), self.entries, self.scope
+        cls: Any = type(obj)
+        entries, scope = self.entries, self.scope
         # Code of a library's class is not looked into: any of its objects' attributes may count.
         everything = scope.dynamic or (bool(library_bases(cls)) and not users_bases(cls))
         state = getattr(obj, "__dict__", None)

@@ -45,10 +45,11 @@ class Snapshot:
 
     Examples
     --------
+    >>> import functools
     >>> import types
     >>> import torch
     >>> model = types.SimpleNamespace(u=1.0)
-    >>> kept = Snapshot(lambda t, y: model.u * y)
+    >>> kept = Snapshot(functools.partial(lambda m, t, y: m.u * y, model))
     >>> kept.end()
     >>> model.u = 2.0
     >>> with kept.restored():
@@ -115,7 +116,7 @@ class Snapshot:
         what = ""
         if len(before.entries) == len(after.entries):
             triples = zip(before.entries, after.entries, now.entries, strict=False)
-            same = all(b is not a and b != a or a is n or a == n for b, a, n in triples)
+            same = all((b is not a and b != a) or a is n or a == n for b, a, n in triples)
             kept = {id(x) for x in before.tensors}
             others = {id(x) for x in now.tensors}
             same = same and all(id(x) in others for x in after.tensors if id(x) in kept)
@@ -164,5 +165,3 @@ def _set(namespace: Any, name: Any, value: Any) -> None:
         object.__delattr__(namespace, name)
     else:
         object.__setattr__(namespace, name, value)
-
-
