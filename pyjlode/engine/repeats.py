@@ -8,7 +8,8 @@ from itertools import zip_longest
 import torch
 from torch import Tensor
 
-from ..trace.fingerprint import Scope, Structure, scope_of
+from ..trace.fingerprint import Structure
+from ..trace.scope import Scope, scope_of
 
 _MANY = 16
 _NOTHING = object()

@@ -300,9 +300,7 @@ def _time_gradient(product: Tensor | None, v: Tensor) -> Tensor | None:
 
 
 def _made(graph: fx.GraphModule) -> set[int]:
-    """The ids of tensors that the traced code made of numbers: torch copies these when they are
-    used.
-    """
+    """The ids of tensors that the traced code made of numbers: torch uses copies of these."""
     found: set[int] = set()
     for node in graph.graph.nodes:
         if node.op != "get_attr":

@@ -1,6 +1,4 @@
-"""Functions that write into their argument: they get copies, so that nothing of the caller's or
-the solver's changes.
-"""
+"""Copies for functions that write into their arguments, and none for those that don't."""
 
 from __future__ import annotations
 
@@ -41,9 +39,7 @@ def _left_out(graph: fx.GraphModule) -> bool:
         schema = _schema(node)
         if schema is not None and schema.is_mutable:
             written |= {root[arg] for arg in node.all_input_nodes if arg in root}
-    unwritten: list[fx.Node] = [
-        n for n in graph.graph.nodes if root.get(n) is n and n not in written
-    ]
+    unwritten = [n for n, copy in root.items() if copy is n and n not in written]
     for node in unwritten:
         node.replace_all_uses_with(node.all_input_nodes[0])
         graph.graph.erase_node(node)

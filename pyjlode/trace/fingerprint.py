@@ -15,7 +15,6 @@ import hashlib
 import importlib.util
 import sys
 import types
-from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +34,7 @@ from .kinds import (
     slots,
     users_bases,
 )
+from .scope import CONTAINERS, Scope, scope_of
 from .sparse import elements, is_sparse_matrix
 
 _MODULE_STATE = frozenset(vars(nn.Module()))
@@ -49,7 +49,6 @@ _NOT_CALLED = {
 }  # fmt: skip
 _MAKING = {"__init__", "__new__", "__post_init__"}
 _COMPARING = {"__eq__", "__ne__", "__hash__"}
-_CONTAINERS = (list, dict, set, deque)
 _VALUES = {"plain", "float", "number", "tensor", "array", "bytes", "mapping", "sequence"}
 # What of ``sys`` can change.
 _OF_SYS = {"argv", "modules", "path", "stdin"}
@@ -76,61 +75,6 @@ class Structure:
     tensors: list[Tensor] = field(default_factory=list)
     arrays: list[np.ndarray] = field(default_factory=list)
     opaque: str = ""
-
-
-@dataclass
-class Scope:
-    """The names by which the code that a function reaches reads anything."""
-
-    attributes: set[str] = field(default_factory=set)
-    changed: set[str] = field(default_factory=set)
-    dynamic: bool = False
-    members: bool = False
-    compares: bool = False
-    known: dict[int, types.CodeType] = field(default_factory=dict)
-
-    def take(self, code: types.CodeType, names: Names, *, library: bool) -> None:
-        """Add what a piece of code reads; a library's reads names that others give it too."""
-        self.known[id(code)] = code
-        self.attributes |= names.attributes
-        self.changed |= names.changed
-        if library:
-            return
-        self.dynamic |= names.dynamic
-        self.members |= names.members
-        self.compares |= names.compares
-
-    @property
-    def size(self) -> tuple[int, ...]:
-        """It grows as code is found, and never shrinks."""
-        flags = (self.dynamic, self.members, self.compares)
-        return (len(self.attributes), len(self.changed), *flags)
-
-    def reads(self, name: str, value: object) -> bool:
-        """Whether an attribute's value counts."""
-        if self.dynamic or name in self.attributes:
-            return True
-        # What only gets more elements is not read, unless it is of a class that does more.
-        return name in self.changed and type(value) not in _CONTAINERS
-
-
-# By the code or the class that is looked at: the walk that finds all names is made once.
-_scopes: OrderedDict[int, tuple[object, Scope]] = OrderedDict()
-
-
-def scope_of(func: object) -> Scope:
-    """The scope in which ``func`` is looked at, as far as it is known."""
-    root: Any = func
-    while isinstance(root, functools.partial):
-        root = root.func
-    root = getattr(root, "__func__", root)
-    root = getattr(root, "__code__", None) or type(root)
-    known = _scopes.get(id(root))
-    if known is None:
-        known = _scopes[id(root)] = (root, Scope())
-        if len(_scopes) > 1024:
-            _scopes.popitem(last=False)
-    return known[1]
 
 
 def fingerprint(func: object) -> Structure:
@@ -339,7 +283,7 @@ class Visitor:
             except ValueError:  # a name not bound yet
                 self.entries.append("unbound")
                 continue
-            changed = name in names.changed and type(value) in _CONTAINERS
+            changed = name in names.changed and type(value) in CONTAINERS
             if library or ((name in names.variables or name in names.changed) and not changed):
                 self.read(cell, name, value)
         if function.__dict__:
@@ -362,7 +306,7 @@ class Visitor:
             if name not in held:
                 continue
             value = held[name]
-            if name in names.changed and type(value) in _CONTAINERS:
+            if name in names.changed and type(value) in CONTAINERS:
                 continue
             self.read(held, name, value)
             if value is sys and names.attributes & _OF_SYS:
@@ -426,7 +370,7 @@ class Visitor:
 
     # Objects.
 
-    def _class(self, cls: type) -> None:
+    def _class(self, cls: Any) -> None:
         """A class that code may make objects of."""
         self.entries.append(cls)
         if is_library(cls.__module__):
@@ -438,13 +382,13 @@ class Visitor:
             self._code(type(cls), set())
 
     def _module(self, module: Any) -> None:
+        cls: Any = type(module)
         state, scope = vars(module), self.scope
         original = state["_modules"].get("_orig_mod")
         if original is not None:  # what torch's compiler made
             self.visit(original)
             return
         self.entries.append(state["training"])
-        cls = type(module)
         library = not users_bases(cls)
         everything = library or scope.members or scope.dynamic
         for name in ("_parameters", "_buffers", "_modules"):
@@ -492,7 +436,7 @@ class Visitor:
                     self.read(obj, name, value)
         self._code_of(cls)
 
-    def _code_of(self, cls: type) -> None:
+    def _code_of(self, cls: Any) -> None:
         """The code of an object's class, once for all its objects."""
         if ("of", cls) not in self._seen:
             self._seen["of", cls] = len(self._seen)
@@ -508,7 +452,7 @@ class Visitor:
             if code is not None and id(code) not in self.scope.known:
                 self.scope.take(code, names_of(code), library=True)
 
-    def _code(self, cls: type, more: set[str]) -> None:
+    def _code(self, cls: Any, more: set[str]) -> None:
         """The code of the user's classes that is named, and the values that the classes hold."""
         scope = self.scope
         called = more | _COMPARING if scope.compares else more

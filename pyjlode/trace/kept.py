@@ -13,7 +13,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from ..errors import TraceError
-from .fingerprint import Scope, Visitor, look
+from .fingerprint import Visitor, look
+from .scope import Scope
 
 
 @contextmanager

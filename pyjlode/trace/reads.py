@@ -50,9 +50,9 @@ class Reads(TorchFunctionMode):
         elif name in _MAKERS:
             self._note(x for x in _nested(args[name == "new_tensor" :]))
         result = func(*args, **kwargs)
-        if isinstance(result, Tensor) and _is_real(result):
-            if not any(isinstance(x, Tensor) for x in args):
-                self.made[id(result)] = result
+        of_numbers = not any(isinstance(x, Tensor) for x in args)
+        if of_numbers and isinstance(result, Tensor) and _is_real(result):
+            self.made[id(result)] = result
         return result
 
     def rule(self) -> Callable[[Any], Any]:

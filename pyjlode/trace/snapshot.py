@@ -14,7 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import UnsupportedError
-from .fingerprint import Scope, Visitor, look
+from .fingerprint import Visitor, look
+from .scope import Scope
 
 
 class _Places(Visitor):
