@@ -10,11 +10,10 @@ import collections
 import dataclasses
 import math
 import os
-import sys
 import types
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -39,6 +38,7 @@ def _number(read: Callable[[Tensor], Any]) -> Case:
     return make
 
 
+_ONE = torch.ones((), dtype=D)
 _TABLE = [0.0, 1.0, 2.0, 3.0]
 NUMBERS |= {
     "item": _number(lambda k: k.item()),
@@ -61,7 +61,7 @@ NUMBERS |= {
     "arange": _number(lambda k: float(len(torch.arange(int(k))))),
     "alpha": _number(lambda k: torch.add(torch.zeros(1, dtype=D), torch.ones(1).to(D), alpha=k)),
     "text": _number(lambda k: float(f"{k}")),
-    "equal": _number(lambda k: 1.0 if torch.equal(k, torch.ones_like(k).new_ones(())) else 3.0),
+    "equal": _number(lambda k: 1.0 if torch.equal(k, _ONE) else 3.0),
     "bool": _number(lambda k: 1.0 if k.item() < 2 else 3.0),
 }
 
@@ -151,7 +151,7 @@ def _slots() -> tuple[Func, Callable[[], object]]:
 @_state
 def _container_of_a_class() -> tuple[Func, Callable[[], object]]:
     class Decay:
-        params = {"k": 1.0}
+        params: ClassVar[dict[str, float]] = {"k": 1.0}
 
         def __call__(self, t: Tensor, y: Tensor) -> Tensor:
             return -self.params["k"] * y

@@ -15,6 +15,7 @@ import hashlib
 import importlib.util
 import sys
 import types
+from collections import namedtuple
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +37,7 @@ from .kinds import (
 )
 from .scope import CONTAINERS, Scope, scope_of
 from .sparse import elements, is_sparse_matrix
+
 
 _MODULE_STATE = frozenset(vars(nn.Module()))
 
@@ -473,7 +475,12 @@ class Visitor:
                     self.visit(code)
 
 
-_DESCRIPTORS = (types.MemberDescriptorType, types.GetSetDescriptorType)
+# Of the values in an object, which are looked at there.
+_DESCRIPTORS = (
+    types.MemberDescriptorType,
+    types.GetSetDescriptorType,
+    type(namedtuple("Named", "value").value),
+)
 
 
 def _unwrapped(value: Any) -> Any:

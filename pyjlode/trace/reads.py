@@ -26,6 +26,9 @@ _READERS = {
     "tolist",
 }  # fmt: skip
 
+# Where Python's arithmetic with numbers, and torch's own with those of a trace, is from.
+_ARITHMETIC = {"_operator", "math", "operator", "torch"}
+
 # What makes a tensor of numbers, among which there may be tensors.
 _MAKERS = {"asarray", "as_tensor", "new_tensor", "tensor"}
 
@@ -67,6 +70,7 @@ class Reads(TorchFunctionMode):
 
     def resolve(self, graph: fx.GraphModule) -> None:
         """Numbers that were computed from tensors from outside alone become what they are now."""
+        changed = False
         for node in list(graph.graph.nodes):
             if node.op != "call_function" or node.target is not SCALAR:
                 continue
@@ -74,10 +78,10 @@ class Reads(TorchFunctionMode):
             if any(n.op == "placeholder" or _draws(n) for n in origins):
                 continue  # of the state: nothing in Julia stands for it
             self._note(_held(graph, n) for n in origins if n.op == "get_attr")
-            if node.users:
-                with torch.no_grad():
-                    node.replace_all_uses_with(_value(graph, node))
-            graph.graph.erase_node(node)
+            _put(graph, node, _value(graph, node) if node.users else None)
+            changed = True
+        if changed:
+            graph.recompile()
 
     def _note(self, tensors: Iterable[Tensor]) -> None:
         for x in tensors:
@@ -123,6 +127,19 @@ def _held(graph: fx.GraphModule, node: fx.Node) -> Tensor:
     return held
 
 
+def _put(graph: fx.GraphModule, node: fx.Node, number: Any) -> None:
+    """Put a number in a node's place, and in that of Python's arithmetic with it."""
+    users = list(node.users)
+    for user in users:
+        user.args = fx.map_arg(user.args, lambda n: number if n is node else n)
+        user.kwargs = fx.map_arg(user.kwargs, lambda n: number if n is node else n)
+    graph.graph.erase_node(node)
+    for user in users:
+        in_python = getattr(user.target, "__module__", "") in _ARITHMETIC
+        if user.op == "call_function" and in_python and not user.all_input_nodes:
+            _put(graph, user, _value(graph, user))
+
+
 def _value(graph: fx.GraphModule, node: fx.Node) -> Any:
     """What a node that rests on no input computes."""
     if node.op == "get_attr":
@@ -130,4 +147,5 @@ def _value(graph: fx.GraphModule, node: fx.Node) -> Any:
     target: Any = node.target
     args = fx.map_arg(node.args, lambda n: _value(graph, n))
     kwargs = fx.map_arg(node.kwargs, lambda n: _value(graph, n))
-    return target(*args, **kwargs)
+    with torch.no_grad():
+        return target(*args, **kwargs)
