@@ -386,11 +386,14 @@ class Visitor:
     def _module(self, module: Any) -> None:
         cls: Any = type(module)
         state, scope = vars(module), self.scope
-        original = state["_modules"].get("_orig_mod")
-        if original is not None:  # what torch's compiler made
-            self.visit(original)
+        if isinstance(module, torch.jit.ScriptModule):
+            self.unknown("what torch.jit compiled")
+            self.visit(list(module.state_dict(keep_vars=True).values()))
             return
-        self.entries.append(state["training"])
+        if "_orig_mod" in state["_modules"]:  # what torch's compiler made
+            self.visit(state["_modules"]["_orig_mod"])
+            return
+        self.entries.append(module.training)
         library = not users_bases(cls)
         everything = library or scope.members or scope.dynamic
         for name in ("_parameters", "_buffers", "_modules"):

@@ -59,7 +59,8 @@ class _Namespaces(Visitor):
         super()._attributes(obj)
 
     def _module(self, module: nn.Module) -> None:
-        self.found += (vars(module), vars(module)["_buffers"])
+        state = vars(module)
+        self.found += (x for x in (state, state.get("_buffers")) if isinstance(x, dict))
         super()._module(module)
 
     def _mapping(self, obj: Any) -> None:
