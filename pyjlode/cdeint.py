@@ -173,7 +173,8 @@ def _check_shapes(field: _VectorField, t: Tensor, z0: Any) -> None:
             _check_control(z, dX)
         if hasattr(field.func, "prod"):
             return  # its result is checked like any right-hand side
-        systems = _parts(field.func(start, state), many, len(parts), "func")
+        own = tuple(z.clone() for z in parts)  # func may write into it
+        systems = _parts(field.func(start, own if many else own[0]), many, len(parts), "func")
     for z, dX, s in zip(parts, controls, systems, strict=True):
         if s.shape != (*z.shape, dX.shape[-1]):
             raise ArgumentError(

@@ -205,7 +205,14 @@ def _check(
         past, known = history(times[0]), history
     still = [_detached(past)] * len(lags)
     problem, unflatten = make_problem(
-        lambda t, y: func(t, y, *still), past, times, rtol, atol, method, options, sensealg
+        lambda t, y: func(t, y, *map(_detached, still)),
+        past,
+        times,
+        rtol,
+        atol,
+        method,
+        options,
+        sensealg,
     )
     if problem.direction < 0:
         raise ArgumentError("t must be strictly increasing: the past of a delay is before it.")
@@ -251,4 +258,5 @@ def _check_method(method: str, options: Mapping[str, Any] | None) -> None:
 def _detached(state: Any) -> Any:
     if isinstance(state, (tuple, list)):
         return tuple(_detached(x) for x in state)
-    return state.detach() if isinstance(state, Tensor) else state
+    # Copies: func may write into them.
+    return state.detach().clone() if isinstance(state, Tensor) else state

@@ -28,7 +28,7 @@ def solve_until_event(
     direction = problem.direction
 
     def event(t: Tensor, y: Tensor) -> Tensor:
-        value = event_fn(direction * t, unflatten(y))
+        value = event_fn(direction * t, unflatten(y.clone()))
         if not isinstance(value, Tensor):
             raise TypeError(f"event_fn returned {type(value).__name__}, not a tensor.")
         return value.reshape(-1).to(y.dtype)
@@ -57,7 +57,8 @@ def link_event(
     end = tuple(s[-1] for s in parts)
 
     def pack(y: tuple[Tensor, ...]) -> Any:
-        return y[0] if single else y
+        own = tuple(x.clone() for x in y)  # the caller's functions may write into them
+        return own[0] if single else own
 
     time = event_t.detach().to(end[0].real.dtype)
     with torch.no_grad():
@@ -70,7 +71,7 @@ def link_event(
         torch.cat([s[:-1], (y + f * shift)[None]])
         for s, y, f in zip(parts, end, slopes, strict=True)
     )
-    return event_t.detach() + shift.to(event_t.dtype), pack(linked)
+    return event_t.detach() + shift.to(event_t.dtype), linked[0] if single else linked
 
 
 def _crossing(

@@ -118,7 +118,7 @@ class ImplicitForm:
 
     def residual(self, func: Callable[..., Any], t: Tensor, y: Tensor, dy: Tensor) -> Tensor:
         """The caller's residual, checked, of states as they are solved."""
-        slope = self._caller(dy)
+        slope = self._caller(dy.clone())  # func may write into it
         checked = self.layout.wrap(lambda t, state: func(t, state, slope))
         return checked(t, y if self.layout.joined else self._caller(y)).reshape(self.shape)
 

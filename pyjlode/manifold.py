@@ -132,7 +132,7 @@ def with_projection(
     assert layout is not None
 
     def residual(t: Tensor, y: Tensor) -> Tensor:
-        value = callback.residual(direction * t, layout.split(y))
+        value = callback.residual(direction * t, layout.split(y.clone()))
         if not isinstance(value, Tensor):
             raise TypeError(f"residual must return a tensor, not {type(value).__name__}.")
         value = torch.view_as_real(value) if value.is_complex() else value

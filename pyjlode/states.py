@@ -118,7 +118,7 @@ class Layout:
 
         def joined(t: Tensor, y: Tensor) -> Tensor:
             state = self.split(y)
-            result = func(t, state)
+            result = func(t.clone(), self.split(y.clone()))  # func may write into them
             if not isinstance(result, (tuple, list)) or len(result) != len(self.shapes):
                 raise DerivativeError(
                     f"func must return a tuple of {len(self.shapes)} tensors, like y0."
@@ -132,7 +132,7 @@ class Layout:
     def _wrap_tensor(self, func: Callable[..., Any]) -> Callable[[Tensor, Tensor], Tensor]:
         def checked(t: Tensor, y: Tensor) -> Tensor:
             state = self.split(y)
-            derivative = func(t, state)
+            derivative = func(t.clone(), self.split(y.clone()))
             _check_derivative(derivative, state)
             return _as_pairs(derivative)
 

@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..trace.snapshot import Snapshot
+from ..translate.operations.complex import as_real
+
 
 class Noted:
     """Python functions that Julia calls, and what they raised."""
@@ -86,6 +89,9 @@ class Callback(PythonFunction):
     parameters : tuple of torch.Tensor
         What gets a gradient beside the state. Their values are the tensors' own, not the copies
         that the solver carries.
+    owner : object
+        The caller's function. In every call of Julia, such as the backward pass, it reads what it
+        read when this object was made.
     """
 
     def __init__(
@@ -93,12 +99,20 @@ class Callback(PythonFunction):
         func: Callable[[Tensor, Tensor], Tensor],
         y0: Tensor,
         parameters: tuple[Tensor, ...],
+        owner: object,
     ) -> None:
-        super().__init__(y0.numel(), sum(p.numel() for p in parameters))
+        super().__init__(y0.numel(), sum(as_real(p).numel() for p in parameters))
         self.func = func
+        self.snapshot = Snapshot(owner, parameters)
         self.shape = y0.shape
         self.dtype = y0.dtype
         self.parameters = parameters
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        with super()._errors(), self.snapshot.restored():
+            yield
+            self.snapshot.end()
 
     def _value(self, du: Any, u: Any, p: Any, t: float) -> None:
         with self._noted(), torch.no_grad():
@@ -116,7 +130,8 @@ class Callback(PythonFunction):
             if not inputs:
                 return
             with torch.enable_grad():
-                result = self.func(time, y)
+                # Copies: a leaf of autograd's may not be written into.
+                result = self.func(time.clone(), y.clone())
             if not result.requires_grad:
                 return
             seed = _tensor(v).view(self.shape)
@@ -126,9 +141,10 @@ class Callback(PythonFunction):
             )
             start = 0
             for x, g in zip(inputs, gradients, strict=True):
+                size = as_real(x).numel()
                 if g is not None:
-                    target[start : start + x.numel()] = g.reshape(-1)
-                start += x.numel()
+                    target[start : start + size] = as_real(g).reshape(-1)
+                start += size
 
 
 def _tensor(x: Any) -> Tensor:

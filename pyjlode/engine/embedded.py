@@ -13,6 +13,8 @@ from torch import Tensor
 from ..errors import ArgumentError, SolverError, UnsupportedError
 from ..independent import check_rows
 from ..problem import Interpolant, Problem, Statistics
+from ..sensealg import BacksolveAdjoint
+from ..trace.snapshot import Snapshot
 from .arguments import call, method_name
 from .failure import Evidence, forward_failure, no_event
 from .node import first_order
@@ -64,7 +66,7 @@ class TorchEngine:
         except AssertionError as error:
             raise forward_failure(problem, _evidence(problem, func, _retcode(error))) from error
         stats.nfe = func.count
-        func.stats = stats
+        func.ended(stats)
         if not bool(torch.isfinite(result.detach()).all()):
             raise forward_failure(problem, _evidence(problem, func, "Unstable"))
         if solve.__name__ != "odeint_adjoint":
@@ -104,7 +106,7 @@ class TorchEngine:
             code = "MaxIters" if isinstance(error, RuntimeError) else _retcode(error)
             raise no_event(problem, method_name(problem), code, func.last_time) from error
         stats.nfe = func.count
-        func.stats = stats
+        func.ended(stats)
         return event_t.detach(), states
 
 
@@ -151,11 +153,18 @@ class _SolvedAgain:
 
 
 class _Counted(torch.nn.Module):
-    """Counts evaluations, those of a backward solve apart; it has the caller's callbacks."""
+    """Counts evaluations, those of a backward solve apart; it has the caller's callbacks.
+
+    In a backward solve the function reads what it read in the forward one.
+    """
 
     def __init__(self, problem: Problem) -> None:
         super().__init__()
         self.func = problem.func
+        self.snapshot: Snapshot | None = None
+        backward = isinstance(problem.sensealg, BacksolveAdjoint) or problem.adjoint is not None
+        if backward and torch.is_grad_enabled():
+            self.snapshot = Snapshot(problem.owner)
         self.count = 0
         self.last_time = float("nan")
         self.stats: Statistics | None = None
@@ -168,9 +177,19 @@ class _Counted(torch.nn.Module):
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         self.count += 1
         self.last_time = float(t.detach())
-        if self.stats is not None:
-            self.stats.nfe_backward += 1
-        return self.func(t, y)
+        if self.stats is None:
+            return self.func(t, y)
+        self.stats.nfe_backward += 1
+        if self.snapshot is None:
+            return self.func(t, y)
+        with self.snapshot.restored():
+            return self.func(t, y)
+
+    def ended(self, stats: Statistics) -> None:
+        """The forward solve has ended; evaluations count as those of the backward one."""
+        self.stats = stats
+        if self.snapshot is not None:
+            self.snapshot.end()
 
 
 def _retcode(error: BaseException) -> str:

@@ -19,7 +19,8 @@ from ..partitioned import check_forces
 from ..problem import Problem
 from ..runtime import Runtime, julia_error
 from ..trace.capture import Traced, trace
-from ..trace.fingerprint import Structure, fingerprint, ignore_own_changes
+from ..trace.copies import on_copies
+from ..trace.fingerprint import Structure, fingerprint
 from ..trace.kept import nothing_kept
 from ..trace.leaves import gradient_leaves
 from ..trace.locate import reason
@@ -30,6 +31,7 @@ from ..translate.numbers import check_exact, exact_integers
 from ..translate.operations.complex import as_real
 from .arrays import flatten
 from .callback import Callback, PythonFunction
+from .repeats import Repeats, difference, values_of
 
 
 class Wanted(IntEnum):
@@ -42,6 +44,8 @@ class Wanted(IntEnum):
 
 
 _CAPACITY = 128
+# So many models of one structure that differ by the values of tensors read as numbers.
+_VALUES_OF_ONE = 32
 _KINDS = {torch.float32: "float32", torch.float64: "float64"}
 
 
@@ -108,7 +112,7 @@ class Model:
         if self.updated:
             with torch.no_grad(), fork_rng(devices=[]):
                 for t, y in zip(problem.t.detach(), states.detach(), strict=True):
-                    problem.func(t.to(y.dtype), y)
+                    problem.func(t.to(y.dtype, copy=True), y.clone())
 
 
 class _JuliaErrors(AbstractContextManager[None]):
@@ -135,15 +139,21 @@ class _Entry:
     """What the cache keeps: a model, and for each of its tensors where the function has it.
 
     Tensors of a function are numbered (see :class:`~pyjlode.trace.fingerprint.Structure`), so that
-    the model serves every function of the same structure. A tensor without a number is kept
-    itself. ``model`` is None for a function that cannot be traced. The owner is kept because ids
-    are part of the key.
+    the model serves every function of the same structure. A tensor that the function makes itself
+    is kept. ``read`` are those whose values the function read as numbers, with these values.
+    ``model`` is None for a function that cannot be traced. The owner is kept because ids are part
+    of the key.
     """
 
     model: Model | None
     tensors: tuple[Any, ...]
     constants: tuple[Any, ...]
+    read: tuple[tuple[int, bytes], ...]
     owner: object
+
+    def holds(self, reached: Sequence[Tensor]) -> bool:
+        """Whether what was read as numbers has the same values."""
+        return all(values_of(reached[place]) == value for place, value in self.read)
 
     def bind(self, reached: Sequence[Tensor]) -> Model | None:
         """The model with a function's own tensors."""
@@ -156,15 +166,19 @@ class _Entry:
         return replace(self.model, tensors=tensors, constants=constants)
 
 
+_Entries = dict[Wanted, list[_Entry]]
+
+
 class ModelCache:
     """Models by what they rest on; the least recently used goes first."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.module = runtime.module
-        self._entries: OrderedDict[Any, dict[Wanted, _Entry]] = OrderedDict()
-        self._latest: tuple[Any, dict[Wanted, _Entry]] = (None, {})
+        self._entries: OrderedDict[Any, _Entries] = OrderedDict()
+        self._latest: tuple[Any, _Entries] = (None, {})
         self._warned: set[str] = set()
+        self._repeats = Repeats()
 
     def get(self, problem: Problem, *, wanted: Wanted) -> Model:
         """The model of a problem's function, with at least the derivatives that are wanted."""
@@ -172,28 +186,67 @@ class ModelCache:
         entries = self._find(self._key(structure, problem))
         for enough in Wanted:
             if enough >= wanted and enough in entries:
-                return entries[enough].bind(structure.tensors) or self._callback(problem)
-        model = self._make(problem, wanted)
+                for entry in entries[enough]:
+                    if entry.model is None or (
+                        not structure.opaque and entry.holds(structure.tensors)
+                    ):
+                        return entry.bind(structure.tensors) or self._callback(problem)
+        model, traced = self._make(problem, wanted)
+        made, why = self._entry(problem, structure, model, traced)
+        if made is None:
+            if self._repeats.again(problem.owner):
+                self._say(problem, f"is traced anew for each solve, because {why}.")
+        else:
+            self._keep(self._key(structure, problem), made, wanted)
+            self._look_for_repeats(problem, structure)
+        return model
+
+    def _entry(
+        self, problem: Problem, structure: Structure, model: Model, traced: Traced | None
+    ) -> tuple[_Entry | None, str]:
+        """What to remember; or None, and why the trace serves this solve only."""
+        if traced is None:
+            return _Entry(None, (), (), (), problem.owner), ""
+        if structure.opaque:
+            return None, f"it may read {structure.opaque}, whose changes cannot be seen"
         after = fingerprint(problem.owner)
-        if ignore_own_changes(structure, after):
-            after = fingerprint(problem.owner)
-        elif model.callback:
-            after = structure  # whatever the function has kept since, it could not be traced
-        number = {id(x): i for i, x in enumerate(after.tensors)}
+        if after.key != structure.key or not _same(after.tensors, structure.tensors):
+            return None, f"it changes {difference(structure, after)}, which it reads, when it runs"
+        number = {id(x): i for i, x in enumerate(structure.tensors)}
+        for x in (*traced.parameters, *traced.constants, *traced.updated, *traced.reads):
+            if id(x) not in number and id(x) not in traced.made and not _of_array(x, structure):
+                return None, (
+                    f"it uses a tensor of shape {tuple(x.shape)} that is found neither among its "
+                    "attributes nor its variables"
+                )
         places = [
-            tuple(number.get(id(x), x) for x in tensors)
+            tuple(x if id(x) in traced.made else number.get(id(x), x) for x in tensors)
             for tensors in (model.tensors, model.constants)
         ]
-        traced = None if model.callback else replace(model, tensors=(), constants=())
-        has = wanted if model.callback is None else Wanted.SECOND
-        entry = _Entry(traced, places[0], places[1], problem.owner)
-        self._entries.setdefault(self._key(after, problem), {})[has] = entry
+        read = tuple((number[id(x)], values_of(x)) for x in traced.reads if id(x) in number)
+        kept = replace(model, tensors=(), constants=())
+        return _Entry(kept, places[0], places[1], read, problem.owner), ""
+
+    def _keep(self, key: Any, entry: _Entry, wanted: Wanted) -> None:
+        has = wanted if entry.model is not None else Wanted.SECOND
+        found = self._entries.setdefault(key, {}).setdefault(has, [])
+        found.insert(0, entry)
+        del found[_VALUES_OF_ONE:]
         if len(self._entries) > _CAPACITY:
             self._entries.popitem(last=False)
             self._latest = (None, {})  # it may be the one that went
-        return model
 
-    def _find(self, key: Any) -> dict[Wanted, _Entry]:
+    def _look_for_repeats(self, problem: Problem, structure: Structure) -> None:
+        """Say what makes one function's models differ, where it does so again and again."""
+        name = self._repeats.changed(problem.owner, structure)
+        if name:
+            self._say(
+                problem,
+                f"is compiled again and again, because {name}, which it reads, changes. Make it a "
+                "tensor, whose values may change.",
+            )
+
+    def _find(self, key: Any) -> _Entries:
         """The entries of a key. To compare it with the last one's takes less than its hash."""
         if key != self._latest[0]:
             entries = self._entries.get(key)
@@ -204,35 +257,38 @@ class ModelCache:
         return self._latest[1]
 
     def __len__(self) -> int:
-        return sum(len(entries) for entries in self._entries.values())
+        return sum(len(found) for entries in self._entries.values() for found in entries.values())
 
     def clear(self) -> None:
         """Forget every model and every warning given."""
         self._entries.clear()
         self._latest = (None, {})
         self._warned.clear()
+        self._repeats = Repeats()
 
     def _key(self, structure: Structure, problem: Problem) -> Any:
         y0 = problem.state
         return (structure.key, problem.key, y0.shape, y0.dtype)
 
-    def _make(self, problem: Problem, wanted: Wanted) -> Model:
+    def _make(self, problem: Problem, wanted: Wanted) -> tuple[Model, Traced | None]:
         check_rows(problem)
         check_forces(problem)
         if problem.mass is not None:
             problem.mass.check(problem)
         try:
-            model = self._trace(problem, wanted)
+            model, traced = self._trace(problem, wanted)
             self._verify(problem, model)
         except TraceError as error:
             # A function that fails on plain tensors fails for the user's own reasons: say those.
             with torch.no_grad():
-                problem.func(problem.t[0].to(problem.state.dtype), problem.state.detach())
+                on_copies(problem.func)(
+                    problem.t[0].detach().to(problem.state.dtype), problem.state.detach()
+                )
             self._warn(problem, error)
-            return self._callback(problem)
-        return model
+            return self._callback(problem), None
+        return model, traced
 
-    def _trace(self, problem: Problem, wanted: Wanted) -> Model:
+    def _trace(self, problem: Problem, wanted: Wanted) -> tuple[Model, Traced]:
         with nothing_kept(problem.owner):
             traced = trace(
                 problem.func,
@@ -242,7 +298,7 @@ class ModelCache:
                 second=wanted >= Wanted.SECOND,
             )
         try:
-            return self.compile(traced)
+            return self.compile(traced), traced
         except TraceError:
             if not traced.has_second:
                 raise
@@ -293,7 +349,7 @@ class ModelCache:
             before = torch.get_rng_state()
             with without_compilation():
                 # A copy, detached: func may ask for gradients of its argument and of what it gives.
-                expected = problem.func(t, y.clone()).detach()
+                expected = problem.func(t.clone(), y.clone()).detach()
             torch.set_rng_state(before)
             model.refresh()
             put_back(zip(model.updated, saved, strict=True))
@@ -323,7 +379,7 @@ class ModelCache:
                 "not give. Let its values be the parameter: read rows of the state with "
                 'index_select, multiply, and sum with index_add; or use engine="torch".'
             )
-        callback = Callback(problem.func, problem.state, parameters)
+        callback = Callback(problem.func, problem.state, parameters, problem.owner)
         handle = callback.model(self.module, _KINDS[problem.state.dtype])
         return Model(
             handle, parameters, (), (), self.module.set_constants_b, problem.state.dtype,
@@ -331,9 +387,12 @@ class ModelCache:
         )  # fmt: skip
 
     def _warn(self, problem: Problem, error: TraceError) -> None:
-        name = getattr(problem.owner, "__qualname__", type(problem.owner).__name__)
         cause = reason(error, problem.func, problem.t[0], problem.state)
-        text = f"{name} runs in Python, called from Julia (callback mode), because {cause}."
+        self._say(problem, f"runs in Python, called from Julia (callback mode), because {cause}.")
+
+    def _say(self, problem: Problem, what: str) -> None:
+        name = getattr(problem.owner, "__qualname__", type(problem.owner).__name__)
+        text = f"{name} {what}"
         if text not in self._warned:
             self._warned.add(text)
             warn(text)
@@ -342,6 +401,19 @@ class ModelCache:
 def depends_on_time(model: Model) -> bool:
     """Whether the trace says so; in callback mode there is none."""
     return model.callback is None and bool(model.handle.depends_on_time)
+
+
+def _same(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> bool:
+    return len(xs) == len(ys) and all(x is y for x, y in zip(xs, ys, strict=True))
+
+
+def _of_array(x: Tensor, structure: Structure) -> bool:
+    """Whether a tensor is of the memory of an array, whose values are part of the key."""
+    start = x.data_ptr()
+    return any(
+        start >= (first := array.__array_interface__["data"][0]) and start < first + array.nbytes
+        for array in structure.arrays
+    )
 
 
 def _first_line(error: Exception) -> str:

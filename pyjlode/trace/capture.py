@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import DerivativeError, TraceError
+from .copies import leave_out_copies, on_copies
 from .cut import Cut
 from .decompositions import decompositions
 from .indexing import StaticIndexing
 from .locate import line_that_raised
 from .modes import traceable
+from .reads import SCALAR, Reads
 from .sparse import is_place
 from .updates import take_out_updates
 
@@ -55,6 +57,11 @@ class Traced:
         Whether second derivatives are.
     places : frozenset of int
         The ids of those constants that are indices and do not change.
+    reads : tuple of torch.Tensor
+        Tensors from outside that the function read as numbers: the graph holds for the values
+        that they have now.
+    made : frozenset of int
+        The ids of those constants that the function makes itself, of numbers.
     """
 
     graph: fx.GraphModule
@@ -67,6 +74,8 @@ class Traced:
     has_jacobian: bool = False
     has_second: bool = False
     places: frozenset[int] = frozenset()
+    reads: tuple[Tensor, ...] = ()
+    made: frozenset[int] = frozenset()
 
     @property
     def uses_time(self) -> bool:
@@ -82,14 +91,14 @@ class Traced:
         return any(node.op == "placeholder" and node.target == "t_1" for node in seen)
 
 
-def _make_graph(function: Callable[..., Any], *examples: Tensor) -> fx.GraphModule:
+def _make_graph(function: Callable[..., Any], reads: Reads, *examples: Tensor) -> fx.GraphModule:
     from torch.fx.experimental.proxy_tensor import make_fx
 
     try:
-        with traceable(), StaticIndexing():
+        with traceable(), StaticIndexing(), reads:
             graph = make_fx(
                 function,
-                decomposition_table=decompositions(),
+                decomposition_table={**decompositions(), SCALAR: reads.rule()},
                 tracing_mode="fake",
                 _allow_non_fake_inputs=True,
             )(*examples)
@@ -97,6 +106,8 @@ def _make_graph(function: Callable[..., Any], *examples: Tensor) -> fx.GraphModu
         raise
     except Exception as error:
         raise TraceError(_reason(error), line=line_that_raised(error)) from error
+    leave_out_copies(graph)
+    reads.resolve(graph)
     return graph
 
 
@@ -150,27 +161,30 @@ def trace(
     """
     y = torch.zeros_like(example.detach(), memory_format=torch.contiguous_format)
     t = torch.zeros((), dtype=y.dtype)
+    func, reads = on_copies(func), Reads()
 
     def value(t: Tensor, y: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         with torch.enable_grad():
             out = func(t, y)
         return (out.detach(),)
 
-    graph = _make_graph(value, t, y, torch.zeros_like(y))
+    graph = _make_graph(value, reads, t, y, torch.zeros_like(y))
     updated = take_out_updates(graph)
     outside = _outside_tensors(graph)
     parameters = tuple(x for x in outside if x.requires_grad)
     has_second = False
     if derivatives:
-        graph, has_second = _trace_derivatives(func, t, y, parameters, jacobian, second)
+        graph, has_second = _trace_derivatives(func, reads, t, y, parameters, jacobian, second)
         updated = take_out_updates(graph)
         known = {id(x) for x in parameters}
         more = [x for x in _outside_tensors(graph) if x.requires_grad and id(x) not in known]
         if more:  # func looks whether its state requires a gradient, and uses them only then
             parameters = (*parameters, *more)
-            graph, has_second = _trace_derivatives(func, t, y, parameters, jacobian, second)
+            graph, has_second = _trace_derivatives(func, reads, t, y, parameters, jacobian, second)
             updated = take_out_updates(graph)
     constants = tuple(x for x in _outside_tensors(graph) if not x.requires_grad)
+    made = _made(graph) | reads.made.keys()
+    read = tuple(x for x in reads.found.values() if id(x) not in made)
     for x in parameters:
         if x.dtype not in (y.dtype, y.dtype.to_complex()):
             raise TraceError(f"it uses a parameter of {x.dtype}, and the state is of {y.dtype}")
@@ -180,12 +194,13 @@ def trace(
             raise TraceError(f"it uses a tensor of {x.dtype}, and the state is of {y.dtype}")
     return Traced(
         graph, y.shape, y.dtype, parameters, constants, updated, derivatives, jacobian, has_second,
-        frozenset(id(x) for x in constants if is_place(x)),
+        frozenset(id(x) for x in constants if is_place(x)), read, frozenset(made),
     )  # fmt: skip
 
 
 def _trace_derivatives(
     func: Dynamics,
+    reads: Reads,
     t: Tensor,
     y: Tensor,
     parameters: tuple[Tensor, ...],
@@ -194,21 +209,22 @@ def _trace_derivatives(
 ) -> tuple[fx.GraphModule, bool]:
     """The joint graph, and whether it has second derivatives: not all operations have them."""
     cut = Cut(parameters)
-    graph, has_second = _trace_joint(func, t, y, cut, parameters, jacobian, second)
+    graph, has_second = _trace_joint(func, reads, t, y, cut, parameters, jacobian, second)
     cut.restore(graph)
+    reads.found = {id(x): x for x in map(cut.original, reads.found.values())}
     return graph, has_second
 
 
 def _trace_joint(
-    func: Dynamics, t: Tensor, y: Tensor, cut: Cut, parameters: tuple[Tensor, ...], jacobian: bool,
-    second: bool,
+    func: Dynamics, reads: Reads, t: Tensor, y: Tensor, cut: Cut, parameters: tuple[Tensor, ...],
+    jacobian: bool, second: bool,
 ) -> tuple[fx.GraphModule, bool]:  # fmt: skip
     # One example each: make_fx knows a tensor by its identity.
     v, k, s = torch.zeros_like(y), torch.zeros_like(y), torch.zeros_like(t)
     if jacobian and second:
         joint = _Joint(func, cut, parameters, twice=True, jacobian=True)
         try:
-            graph = _make_graph(lambda t, y, v, k, s: joint(t, y, v, k, s), t, y, v, k, s)
+            graph = _make_graph(lambda t, y, v, k, s: joint(t, y, v, k, s), reads, t, y, v, k, s)
         except TraceError:
             pass
         else:
@@ -217,12 +233,12 @@ def _trace_joint(
                 return graph, True
     joint = _Joint(func, cut, parameters, twice=jacobian, jacobian=jacobian)
     try:
-        return _make_graph(lambda t, y, v: joint(t, y, v), t, y, v), False
+        return _make_graph(lambda t, y, v: joint(t, y, v), reads, t, y, v), False
     except TraceError:
         if not jacobian:
             raise
     joint = _Joint(func, cut, parameters, twice=False, jacobian=jacobian)
-    return _make_graph(lambda t, y, v: joint(t, y, v), t, y, v), False
+    return _make_graph(lambda t, y, v: joint(t, y, v), reads, t, y, v), False
 
 
 @dataclass(frozen=True)
@@ -281,6 +297,23 @@ def _time_gradient(product: Tensor | None, v: Tensor) -> Tensor | None:
         return None
     (gradient,) = torch.autograd.grad(product, [v], allow_unused=True, retain_graph=True)
     return gradient
+
+
+def _made(graph: fx.GraphModule) -> set[int]:
+    """The ids of tensors that the traced code made of numbers: torch uses copies of these."""
+    found: set[int] = set()
+    for node in graph.graph.nodes:
+        if node.op != "get_attr":
+            continue
+        value = getattr(graph, str(node.target))
+        if isinstance(value, fx.GraphModule):
+            found |= _made(value)
+        elif node.users and all(user.target in _FRESH for user in node.users):
+            found.add(id(value))
+    return found
+
+
+_FRESH = {torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.default}
 
 
 def _outside_tensors(graph: fx.GraphModule) -> list[Tensor]:

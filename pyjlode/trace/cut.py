@@ -50,6 +50,11 @@ class Cut(Substitution):
         leaves = {key: x.detach().requires_grad_() for key, x in self._tensors.items()}
         super().__init__(leaves)
 
+    def original(self, x: Tensor) -> Tensor:
+        """The tensor that a leaf stands for; itself, if it is none."""
+        stood_for = (self._tensors[key] for key, leaf in self._leaves.items() if leaf is x)
+        return next(stood_for, x)
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if not self.substitutes:
             return func(*args, **(kwargs or {}))

@@ -13,7 +13,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from ..errors import TraceError
-from .fingerprint import Visitor
+from .fingerprint import Visitor, look
+from .scope import Scope
 
 
 @contextmanager
@@ -25,8 +26,7 @@ def nothing_kept(func: object) -> Iterator[None]:
     TraceError
         If it kept something: then it has to run as it is.
     """
-    finder = _Namespaces()
-    finder.visit(func)
+    finder = look(func, _Namespaces)
     before = [(namespace, dict(namespace)) for namespace in finder.found]
     try:
         yield
@@ -36,10 +36,10 @@ def nothing_kept(func: object) -> Iterator[None]:
         raise TraceError(f"it keeps a tensor that it makes itself, as {kept[0]}")
 
 
-def _put_back(namespace: dict[str, Any], old: Mapping[str, Any]) -> Iterator[str]:
+def _put_back(namespace: dict[Any, Any], old: Mapping[Any, Any]) -> Iterator[str]:
     for name, value in list(namespace.items()):
         if isinstance(value, FakeTensor):
-            yield name
+            yield str(name)
             if name in old:
                 namespace[name] = old[name]
             else:
@@ -49,12 +49,21 @@ def _put_back(namespace: dict[str, Any], old: Mapping[str, Any]) -> Iterator[str
 class _Namespaces(Visitor):
     """Finds where the objects that a function holds have their attributes."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[dict[str, Any]] = []
+    def __init__(self, scope: Scope) -> None:
+        super().__init__(scope)
+        self.found: list[dict[Any, Any]] = []
 
-    def _object(self, obj: object, state: Mapping[str, Any] | None = None) -> None:
-        self.found.append(vars(obj))
-        if isinstance(obj, nn.Module):
-            self.found.append(vars(obj)["_buffers"])
-        super()._object(obj, state)
+    def _attributes(self, obj: Any) -> None:
+        if hasattr(obj, "__dict__"):
+            self.found.append(vars(obj))
+        super()._attributes(obj)
+
+    def _module(self, module: nn.Module) -> None:
+        state = vars(module)
+        self.found += (x for x in (state, state.get("_buffers")) if isinstance(x, dict))
+        super()._module(module)
+
+    def _mapping(self, obj: Any) -> None:
+        if isinstance(obj, dict):
+            self.found.append(obj)
+        super()._mapping(obj)

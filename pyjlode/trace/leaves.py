@@ -23,7 +23,7 @@ def gradient_leaves(
     >>> gradient_leaves(lambda t, y: -k * y, torch.tensor(0.0), torch.ones(2)) == (k,)
     True
     """
-    inputs = (t.detach(), y.detach())
+    inputs = (t.detach().clone(), y.detach().clone())  # func may write into them
     with torch.enable_grad():
         out = func(*inputs)
     return tuple(_leaves(out.grad_fn))
