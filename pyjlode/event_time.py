@@ -241,8 +241,8 @@ def _differentiable(
     crossing: Crossing = ctx.crossing
     if not crossing.twice:
         raise UnsupportedError(
-            "There is no second derivative of the event's time: func or event_fn has none, or there "
-            "is a mass matrix. Leave create_graph out, or take differences of the gradient."
+            "There is no second derivative of the event's time: func or event_fn has none, or "
+            "there is a mass matrix. Leave create_graph out, or take differences of the gradient."
         )
     curvature, bend = _second_rates(crossing)
     with torch.enable_grad():

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..problem import Problem, tightest
+from ..states import numbers
 
 Function = Callable[[Tensor, Tensor], Tensor]
 
@@ -72,36 +76,41 @@ class FirstCrossing:
         self.event = event
         self.slope = slope
         self.start: tuple[Tensor, Tensor] | None = None
-        self.signs = torch.empty(0)
-        self.reached: Tensor | None = None
+        self.signs = np.empty(0)
+        self.reached = float("-inf")
 
     @torch.no_grad()
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         if self.start is None:
             self.start = (t, y)
-            self.signs = self.event.func(t, y).sign()
-        if t == self.start[0]:
+            self.signs = self._signs(t, y)
+        time, begin = float(t), float(self.start[0])
+        if time == begin:
             return torch.ones_like(t)
-        crossed = self.crossed(t, y)
-        if self.reached is None and bool((crossed | (self.signs == 0)).any()):
+        signs = self._signs(t, y)
+        crossed = signs * self.signs < np.abs(self.signs)
+        if self.reached < begin and (crossed | (self.signs == 0)).any():
             self._leave(t, y, crossed)
-            crossed = self.crossed(t, y)
-        if bool(crossed.any()):
+            crossed = signs * self.signs < np.abs(self.signs)
+        if crossed.any():
             return -torch.ones_like(t)
-        if self.reached is None or t > self.reached:
-            self.reached = t
-            self.signs = torch.where(self.signs == 0, self.event.func(t, y).sign(), self.signs)
+        if time > self.reached:
+            self.reached = time
+            self.signs = np.where(self.signs == 0, signs, self.signs)
         return torch.ones_like(t)
 
-    def crossed(self, t: Tensor, y: Tensor) -> Tensor:
+    def crossed(self, t: Tensor, y: Tensor) -> NDArray[Any]:
         """Which of the values have no longer the sign they had."""
-        return (self.signs != 0) & (self.event.func(t, y).sign() * self.signs <= 0)
+        return self._signs(t, y) * self.signs < np.abs(self.signs)
 
-    def _leave(self, t: Tensor, y: Tensor, crossed: Tensor) -> None:
+    def _signs(self, t: Tensor, y: Tensor) -> NDArray[Any]:
+        return np.sign(numbers(self.event.func(t, y)))
+
+    def _leave(self, t: Tensor, y: Tensor, crossed: NDArray[Any]) -> None:
         """Where a value is zero at the start: its sign a hundredth of the first step later."""
         zero = self.signs == 0
-        if bool((crossed & ~zero).any()):
-            zero = zero | zero_at_start(self.event)
+        if (crossed & ~zero).any():
+            zero = zero | zero_at_start(self.event).numpy()
         t0, y0 = self._start()
         h = t - t0
         first, last = self.slope(t0, y0), self.slope(t, y)
@@ -110,8 +119,7 @@ class FirstCrossing:
             (1 + 2 * x) * (1 - x) ** 2 * y0 + x**2 * (3 - 2 * x) * y
             + h * (x * (1 - x) ** 2 * first - x**2 * (1 - x) * last)
         )  # fmt: skip
-        signs = self.event.func(t0 + x * h, between).sign()
-        self.signs = torch.where(zero, signs, self.signs)
+        self.signs = np.where(zero, self._signs(t0 + x * h, between), self.signs)
 
     def _start(self) -> tuple[Tensor, Tensor]:
         assert self.start is not None
@@ -124,20 +132,35 @@ class FirstCrossing:
         The state is where the value has crossed already.
         """
         slope = self.slope(t, y)
-        t0 = self._start()[0]
+        begin = self._start()[0].to(t.dtype)
 
         def at(time: Tensor) -> Tensor:
             return y + (time - t).to(y.dtype) * slope
 
-        before, after = (t - width).clamp(min=t0), t + width
+        def passed(time: Tensor) -> bool:
+            return bool(self.crossed(time, at(time)).any())
+
+        before, after = torch.maximum(t - width, begin), t + width
+        while before > begin and passed(before):
+            before = torch.maximum(t - 2 * (t - before), begin)
         for _ in range(60):
-            if bool(self.crossed(after, at(after)).any()):
+            if passed(after):
                 break
             after = t + 2 * (after - t)
-        while bool((middle := (before + after) / 2) > before) and bool(middle < after):
-            if bool(self.crossed(middle, at(middle)).any()):
-                after = middle
-            else:
-                before = middle
+        for edge in self._near_zero(before, after, at):
+            if before < edge < after:
+                before, after = (before, edge) if passed(edge) else (edge, after)
+        while before < (middle := (before + after) / 2) < after:
+            before, after = (before, middle) if passed(middle) else (middle, after)
         state = at(after)
-        return after, state, int(self.crossed(after, state).to(torch.int8).argmax())
+        return after, state, int(self.crossed(after, state).argmax())
+
+    def _near_zero(
+        self, before: Tensor, after: Tensor, at: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Times just beside the zero of a value that is linear here: they spare most bisections."""
+        index = int(self.crossed(after, at(after)).argmax())
+        left, right = (self.event.func(x, at(x))[index].to(x.dtype) for x in (before, after))
+        zero = before + (after - before) * left / (left - right)
+        margin = 8 * torch.finfo(zero.dtype).eps * after.abs()
+        return zero - margin, zero + margin
