@@ -55,8 +55,7 @@ class Ball(nn.Module):
         times, starts = [], [throw]
         for _ in range(number):
             time, states = odeint_event(self, state, time, event_fn=self.above, engine=engine)
-            # A hair above the floor, so that the next flight does not start at its event.
-            state = torch.stack([states[-1, 0] + 1e-6, -self.logs[1].exp() * states[-1, 1]])
+            state = torch.stack([states[-1, 0], -self.logs[1].exp() * states[-1, 1]])
             times.append(time)
             starts.append(state)
         return torch.stack(times), starts

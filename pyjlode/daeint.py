@@ -13,9 +13,8 @@ from torch import Tensor
 from .check import State, check_tolerances, make_problem
 from .engine import choose_engine
 from .errors import ArgumentError, UnsupportedError
-from .events import link_event
 from .implicit import ImplicitForm, ImplicitMass
-from .mass_matrix import DEFAULT, METHODS, corrects, slope_of
+from .mass_matrix import DEFAULT, METHODS, corrects
 from .methods import find_method
 from .odeint import solve_problem
 from .problem import Problem, Statistics
@@ -158,14 +157,6 @@ def daeint(
         )
     if event_fn is None:
         return solve_problem(problem, form.states, engine, stats, return_solution=return_solution)
-    return _solve_event(problem, form, event_fn, engine, stats)
-
-
-def _solve_event(
-    problem: Problem, form: ImplicitForm, event_fn: Callable[..., Tensor], engine: str | None,
-    stats: Statistics | None,
-) -> tuple[Tensor, Any]:  # fmt: skip
-    """The event's time and the states, linked where derivatives are unknowns beside the states."""
     if not callable(event_fn):
         raise TypeError(
             f"event_fn must be callable as event_fn(t, y), not {type(event_fn).__name__}."
@@ -175,11 +166,6 @@ def _solve_event(
         return event_fn(t, form.states(u))
 
     event_t, states = solve_problem(problem, lambda u: u, engine, stats, event)
-    if torch.is_grad_enabled():
-        mass = problem.mass
-        assert isinstance(mass, ImplicitMass)
-        slope = slope_of(form.system(mass.func), form.matrix)
-        event_t, states = link_event(slope, event, event_t, states)
     return event_t, form.states(states)
 
 

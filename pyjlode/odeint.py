@@ -12,9 +12,9 @@ from . import partitioned, preset_time, split
 from .check import State, make_problem
 from .engine import choose_engine
 from .errors import SolverError, UnsupportedError
+from .event_time import is_linked
 from .events import link_event, solve_until_event
 from .manifold import ManifoldProjection, with_projection
-from .mass_matrix import slope_of
 from .preset_time import PresetTimeCallback, WithStops, change_start
 from .problem import Problem, Statistics
 from .sensealg import SensitivityAlgorithm
@@ -79,7 +79,8 @@ def odeint(
         Filled with the solve's counts.
     event_fn : callable, optional
         ``event_fn(t, y)``, a tensor: the solve ends where one of its elements crosses zero, and
-        of ``t`` only the start and the direction count. See :func:`pyjlode.odeint_event`.
+        of ``t`` only the start and the direction count. The event's time has a gradient, and the
+        state there that of the state at that moving time. See :func:`pyjlode.odeint_event`.
     return_solution : bool, optional
         Give a :class:`pyjlode.Solution`, which interpolates, instead of the states.
     batch : {"joint", "independent"}, optional
@@ -253,7 +254,9 @@ def odeint_event(
     t0 : torch.Tensor or float
         Where to start, a single number.
     event_fn : callable
-        ``event_fn(t, y)``, a tensor. The event is where one of its elements first crosses zero.
+        ``event_fn(t, y)``, a tensor. The event is where one of its elements first crosses zero:
+        where its sign is no longer the one after the start. A zero at the start is left, so that
+        the next solve may start from the state as found. Of a Boolean either change is an event.
     reverse_time : bool, optional
         Solve towards earlier times.
     odeint_interface : callable, optional
@@ -276,7 +279,9 @@ def odeint_event(
     Notes
     -----
     Both have gradients with respect to ``y0``, ``t0`` and the tensors that ``func`` and
-    ``event_fn`` use (torchdiffeq leaves the last out).
+    ``event_fn`` use (torchdiffeq leaves the last out), and second derivatives where the solve has
+    them. Where ``event_fn`` jumps, or touches zero without a slope, they have none, and asking for
+    one is an :class:`pyjlode.UnsupportedError`.
 
     References
     ----------
@@ -301,8 +306,8 @@ def odeint_event(
     start = start.reshape(-1)
     t = torch.cat([start, start.detach() + (-1 if reverse_time else 1)])
     event_t, solution = odeint_interface(func, y0, t, event_fn=event_fn, **kwargs)
-    if not torch.is_grad_enabled():
+    # Another package's function leaves the time's gradient to its own odeint_event.
+    linked = odeint_interface is odeint or is_linked(event_t)
+    if linked or not torch.is_grad_enabled():
         return event_t, solution
-    mass_matrix = kwargs.get("mass_matrix")
-    slope = func if mass_matrix is None else slope_of(func, mass_matrix)
-    return link_event(slope, event_fn, event_t, solution)
+    return link_event(func, event_fn, event_t, solution, start, kwargs)

@@ -153,7 +153,7 @@ class WithStops:
 
     def solve_event(
         self, problem: Problem, event: Problem, stats: Statistics
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, int]:
         """Refused before this is called."""
         raise NotImplementedError
 

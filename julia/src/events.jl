@@ -7,6 +7,12 @@
 # zero twice within a step has the same sign at both its ends.
 const PIECES = 10
 
+# What an event's value at the start means. A zero is an event, as for SciPy; or it is left, so that
+# a solve may start from the state that the last one found; or the value is zero but for rounding,
+# and left. The sign is then the one a part of the first step later, as in SciML's callbacks.
+const COUNT, LEAVE, LEAVE_NEAR = 0, 1, 2
+const NUDGE = 1 / 100
+
 """
     Watch{T}
 
@@ -16,6 +22,7 @@ The events of a solve and what was found of them; called by the solver after eac
 - `model`, `p`: the function whose elements are the events' values, and its parameters
 - `direction`: of each event, the sign that its value must change to; 0 for either
 - `most`: of each event, how many of them end the solve; 0 for none
+- `start`: of each event, what its value at the start means: `COUNT`, `LEAVE`, `LEAVE_NEAR`
 - `times`, `which`, `states`: each event found, in the order of time
 - `stop`: the time of the one that ended the solve, NaN where none did
 - `before`, `after`: the events' values at the ends of the piece under way
@@ -25,6 +32,7 @@ mutable struct Watch{T} <: Function
     const p::Vector{T}
     const direction::Vector{Int}
     const most::Vector{Int}
+    const start::Vector{Int}
     const counts::Vector{Int}
     const times::Vector{Float64}
     const which::Vector{Int}
@@ -38,11 +46,12 @@ mutable struct Watch{T} <: Function
 end
 
 function Watch(
-    model::Model{T}, p::Vector{T}, direction::Vector{Int}, most::Vector{Int}
+    model::Model{T}, p::Vector{T}, direction::Vector{Int}, most::Vector{Int},
+    start::Vector{Int}=fill(COUNT, length(direction)),
 ) where {T}
     values() = zeros(T, length(direction))
     return Watch{T}(
-        model, p, direction, most, zeros(Int, length(direction)), Float64[], Int[],
+        model, p, direction, most, start, zeros(Int, length(direction)), Float64[], Int[],
         Vector{T}[], NaN, false, values(), values(), values(), zeros(T, model.states),
     )
 end
@@ -84,16 +93,18 @@ function search!(w::Watch, integrator)
     starts = !w.started
     if starts
         w.model.value(w.before, integrator.uprev, w.p, from)
+        w.before[w.start .== LEAVE_NEAR] .= 0
         w.started = true
     end
     a = from
-    for piece in 1:PIECES
-        b = piece == PIECES ? to : from + (to - from) * piece / PIECES
+    for piece in (starts ? 0 : 1):PIECES
+        part = piece == 0 ? NUDGE : piece / PIECES
+        b = piece == PIECES ? to : from + (to - from) * part
         values!(w.after, w, integrator, b)
         for i in eachindex(w.direction)
             if crosses(w.before[i], w.after[i], w.direction[i])
                 push!(found, (root(w, integrator, i, a, b), i))
-            elseif starts && piece == 1 && w.before[i] == 0 && w.direction[i] * w.after[i] >= 0
+            elseif piece == 0 && w.before[i] == 0 && counts_at_start(w, i)
                 push!(found, (a, i))
             end
         end
@@ -102,6 +113,8 @@ function search!(w::Watch, integrator)
     end
     return found
 end
+
+counts_at_start(w::Watch, i) = w.start[i] == COUNT && w.direction[i] * w.after[i] >= 0
 
 # A zero at the end of a piece counts there, and not again at the start of the next.
 function crosses(before, after, direction)
@@ -119,22 +132,30 @@ function values!(out, w::Watch{T}, integrator, t) where {T}
     return nothing
 end
 
-# Where value `i` crosses zero between `a` and `b`, to the last digits: the Illinois method (Dowell
-# and Jarratt 1971), and bisection where that is slow.
+# Where value `i` has no longer the sign that it has at `a`, to the last digits: the Illinois method
+# (Dowell and Jarratt 1971), and bisection where that is slow or the value is flat: zero from the
+# event on, or jumping.
 function root(w::Watch, integrator, i, a, b)
     ga, gb = w.before[i], w.after[i]
-    gb == 0 && return b
+    side = sign(ga)
+    probed = false
     for n in 1:200
-        abs(b - a) <= 4 * eps(max(abs(a), abs(b))) && break
-        c = n < 20 ? b - gb / (gb - ga) * (b - a) : (a + b) / 2
+        close = 4 * eps(max(abs(a), abs(b)))
+        b - a <= close && break
+        if gb != 0 && n < 20
+            c = b - gb / (gb - ga) * (b - a)
+        elseif gb == 0 && !probed
+            c, probed = b - close, true  # is this the zero, or one of many?
+        else
+            c = (a + b) / 2
+        end
         a < c < b || (c = (a + b) / 2)
         values!(w.value, w, integrator, c)
         gc = w.value[i]
-        gc == 0 && return c
-        if (gc > 0) == (gb > 0)
-            b, gb, ga = c, gc, ga / 2
-        else
+        if sign(gc) == side
             a, ga, gb = c, gc, gb / 2
+        else
+            b, gb, ga = c, gc, ga / 2
         end
     end
     return b
@@ -151,19 +172,20 @@ struct Trajectory{T,S}
 end
 
 """
-    follow(model, settings, u0, p, from, to, events, events_p, direction, most, info)
+    follow(model, settings, u0, p, from, to, events, events_p, direction, most, start, info)
 
-Solve and keep every step. `events` is the model of the events' values, each with its `direction`
-and `most` as in [`Watch`](@ref). `info` gets a report as in [`forward`](@ref), and at 7 the number
+Solve and keep every step. `events` is the model of the events' values, each with its `direction`,
+`most` and `start` as in [`Watch`](@ref). `info` gets a report as in [`forward`](@ref), and at 7 the number
 of factorizations. Returns a [`Trajectory`](@ref).
 """
 function follow(
     model::Model{T}, settings::Settings, u0::PyArray{T}, p::PyArray{T}, from::Float64,
     to::Float64, events::Model{T}, events_p::PyArray{T}, direction::PyArray{Int},
-    most::PyArray{Int}, info::PyArray{Float64},
+    most::PyArray{Int}, start::PyArray{Int}, info::PyArray{Float64},
 ) where {T}
     watch = Watch(
-        events, copy(plain(events_p)), copy(plain(direction)), copy(plain(most))
+        events, copy(plain(events_p)), copy(plain(direction)), copy(plain(most)),
+        copy(plain(start)),
     )
     return follow(model, settings, copy(plain(u0)), copy(plain(p)), from, to, watch, plain(info))
 end

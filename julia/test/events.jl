@@ -15,6 +15,14 @@ function value(du, u, p, time, c, w)
     return nothing
 end
 """
+# Zero from a time on; and a sign.
+const FLAT = """
+function value(du, u, p, time, c, w)
+    du[1] = max(p[1] - time, zero(eltype(u)))
+    du[2] = sign(p[1] - time)
+    return nothing
+end
+"""
 # Not a number from time 1 on.
 const ENDING = """
 function value(du, u, p, time, c, w)
@@ -67,6 +75,24 @@ swing(T) = generate(T, SWING, 2, 1, 0, 0, true), generate(T, HEIGHTS, 2, 1, 0, 0
             watch = Watch(heights, [0.0], [direction, 0], [0, 0])
             found = from(watch, 1.0)
             @test length(filter(==(1), hits(found)[2])) == count
+        end
+    end
+
+    @testset "zero at the start, left" begin
+        for (height, start) in ((0.0, 1), (1e-17, 2), (-1e-17, 2))
+            watch = Watch(heights, [height], [0, 0], [1, 1], [start, start])
+            times, which, _ = hits(from(watch, Inf))
+            @test times ≈ [π] atol = 1e-9
+        end
+    end
+
+    @testset "values that jump or are flat beside zero" begin
+        flat = generate(Float64, FLAT, 2, 1, 0, 0, true)
+        for end_of_step in (0.3, 3.0)
+            watch = Watch(flat, [end_of_step / 2], [0, 0], [0, 0])
+            times, which, _ = hits(from(watch, end_of_step))
+            @test times ≈ [end_of_step / 2, end_of_step / 2] rtol = 2e-15
+            @test sort(which) == [1, 2]
         end
     end
 

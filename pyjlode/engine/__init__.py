@@ -23,7 +23,8 @@ class Engine(Protocol):
     the statistics, and raises :class:`pyjlode.SolverError` for a solve that did not succeed.
     ``solve_dense`` gives what interpolates beside the states. ``solve_event`` ends where the
     function of ``event``, a problem like the other, crosses zero: it gives that time, without a
-    gradient, and the states at the start and there, with one for a fixed time.
+    gradient, the states at the start and there, with one for a fixed time, and which of the values
+    it was. The state there has crossed already, so that a solve from it goes on.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Engine(Protocol):
 
     def solve_event(
         self, problem: Problem, event: Problem, stats: Statistics
-    ) -> tuple[Tensor, Tensor]: ...
+    ) -> tuple[Tensor, Tensor, int]: ...
 
     def method_name(self, problem: Problem) -> str: ...
 

@@ -16,6 +16,7 @@ from ..problem import Interpolant, Problem, Statistics
 from ..sensealg import BacksolveAdjoint
 from ..trace.snapshot import Snapshot
 from .arguments import call, method_name
+from .crossing import FirstCrossing
 from .failure import Evidence, forward_failure, no_event
 from .node import first_order
 
@@ -82,22 +83,24 @@ class TorchEngine:
 
     def solve_event(
         self, problem: Problem, event: Problem, stats: Statistics
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, int]:
         """Torchdiffeq's own events; an event that never comes is given up, not waited for."""
         func = _Counted(problem)
         solve, arguments = call(problem)
+        width = _event_tolerance(problem)
         start = problem.t[:1].to(problem.y0.dtype)
         if problem.fixed_step:
             if "step_size" not in problem.options:
                 raise ValueError("With event_fn a fixed-step method needs options['step_size'].")
         else:
             arguments["options"].setdefault("max_num_steps", _MAX_STEPS)
+        first = FirstCrossing(event, func)
         try:
             event_t, states = solve(
                 func,
                 problem.y0,
                 torch.cat([start, start.detach() + 1]),
-                event_fn=event.func,
+                event_fn=first,
                 **arguments,
             )
         except (AssertionError, RuntimeError) as error:
@@ -105,9 +108,25 @@ class TorchEngine:
                 raise
             code = "MaxIters" if isinstance(error, RuntimeError) else _retcode(error)
             raise no_event(problem, method_name(problem), code, func.last_time) from error
+        # It finds the event to atol; a state as far from it would meet it again.
+        time = event_t.detach().to(torch.float64)
+        time, end, index = first.refine(time, states[-1].detach(), width)
+        end = end + (states[-1] - states[-1].detach())
         stats.nfe = func.count
         func.ended(stats)
-        return event_t.detach(), states
+        return time, torch.stack([states[0], end]), index
+
+
+def _event_tolerance(problem: Problem) -> float:
+    """How near torchdiffeq comes to an event."""
+    if problem.method is not None and problem.method.name == "scipy_solver":
+        raise UnsupportedError("scipy_solver has no events; take dopri5.")
+    if isinstance(problem.atol, Tensor) or not problem.atol > 0:
+        raise UnsupportedError(
+            "The torch engine finds an event to atol, which must be one number above zero; give "
+            "such a one, or get Julia with `pyjlode setup`."
+        )
+    return problem.atol
 
 
 def _times(problem: Problem) -> Tensor:

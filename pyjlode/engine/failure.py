@@ -69,8 +69,9 @@ def no_event(problem: Problem, method: str, retcode: str, reached: float) -> Sol
     time = problem.direction * reached
     return SolverError(
         f"The solve with {method} stopped at t = {time:.6g} ({retcode}) before there was an event. "
-        "Check that an element of event_fn changes its sign along the solution, or allow more "
-        "steps with options={'max_num_steps': ...}.",
+        "Check that an element of event_fn changes its sign along the solution (one that is zero "
+        "at the start has the sign that follows), or allow more steps with "
+        "options={'max_num_steps': ...}.",
         retcode=retcode,
         t=time,
         states=problem.y0.detach()[None],

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..events import as_values
 from ..methods import Method
 from ..problem import Problem, Tolerance
 from . import Engine
@@ -167,7 +168,8 @@ def _traced(engine: JuliaEngine, request: Request, method: Method, c: Coordinate
     def event(t: Tensor, u: Tensor) -> Tensor:
         y = outward(u)
         values = [each(c.direction * t, y) for each in request.events or ()]
-        return torch.stack([torch.as_tensor(v, dtype=real).reshape(()) for v in values])
+        tensors = [v if isinstance(v, Tensor) else torch.as_tensor(v, dtype=real) for v in values]
+        return torch.stack([as_values(v, real).reshape(()) for v in tensors])
 
     key = ("solve_ivp", c.is_complex)
     problem = _problem(request, method, c, func, u0, request.fun, key)

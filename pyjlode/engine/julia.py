@@ -102,7 +102,7 @@ class JuliaEngine:
 
     def solve_event(
         self, problem: Problem, event: Problem, stats: Statistics
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, int]:
         self.runtime.check_thread()
         return solve_event(self, problem, event, stats)
 

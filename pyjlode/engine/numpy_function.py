@@ -172,4 +172,6 @@ class NumpyEvents(PythonFunction):
             c, target = self.coordinates, np.asarray(out)
             y = c.outward(np.asarray(u))
             for i, event in enumerate(self.events):
-                target[i] = np.asarray(event(c.direction * t, y)).item()
+                value = np.asarray(event(c.direction * t, y)).item()
+                # Of a Boolean either change is a change of sign.
+                target[i] = 2 * value - 1 if isinstance(value, bool) else value

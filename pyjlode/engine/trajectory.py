@@ -15,6 +15,7 @@ from ..methods import Method
 from ..problem import Problem, Statistics
 from .arrays import as_array, flatten
 from .callback import Noted
+from .crossing import LEAVE, LEAVE_NEAR, zero_at_start
 from .failure import Evidence, forward_failure, no_event
 from .mass import with_mass
 from .models import Model, Wanted
@@ -83,6 +84,7 @@ def follow(
     events: Model | None,
     direction: Sequence[int],
     most: Sequence[int],
+    start: Sequence[int] | None = None,
 ) -> Trajectory:
     """Solve from the first to the last of the problem's times, or to the event that ends it.
 
@@ -93,6 +95,9 @@ def follow(
     direction, most : sequence of int
         For each event, the sign that its value changes to, or 0 for either, and how many of them
         end the solve, 0 for none.
+    start : sequence of int, optional
+        For each event, what its value at the start means: 0, the default, that a zero is an event,
+        as in SciPy; 1 that a zero is left; 2 that it is zero but for rounding, and left.
     """
     method, python = engine.method(problem), Noted()
     watched = model if events is None else events
@@ -113,6 +118,7 @@ def follow(
             flatten(watched.parameters, dtype).numpy(),
             np.array(direction, dtype=np.int64),
             np.array(most, dtype=np.int64),
+            np.array(start or [0] * len(most), dtype=np.int64),
             info.numpy(),
         )
     times, states = (np.array(x) for x in engine.module.steps(handle))
@@ -137,34 +143,45 @@ def follow(
 
 def solve_event(
     engine: JuliaEngine, problem: Problem, event: Problem, stats: Statistics
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, int]:
     """Find an event, then solve up to it with what gradients need."""
-    y0, start = problem.y0, problem.t[:1]
+    start = problem.t[:1]
     if problem.fixed_step and "step_size" not in problem.options:
         raise ValueError("With event_fn a fixed-step method needs options['step_size'].")
     with torch.no_grad():
-        values = event.func(start[0].detach().to(y0.dtype), y0.detach())
+        values = event.func(start[0].detach().to(problem.y0.dtype), problem.y0.detach())
     ends = [float(start.detach()), float("inf")]
     endless = replace(problem, t=torch.tensor(ends, dtype=torch.float64))
     method = engine.method(problem)
     model = engine.models.get(endless, wanted=engine.wanted(problem, method, method))
     if problem.mass is not None:
         model, endless = with_mass(engine.module, model, endless, model.parameters)
-        y0 = endless.y0
+    y0 = endless.y0
     watched = engine.models.get(event, wanted=Wanted.VALUES)
     count = values.numel()
-    found = follow(engine, endless, model, watched, [0] * count, [1] * count)
+    either, first = [0] * count, [1] * count
+    found = follow(engine, endless, model, watched, either, first, [LEAVE] * count)
+    if found.stopped and len(found.times) == 2:
+        # In the first step it may be the zero that the solve starts on, which rounding moved.
+        zero = zero_at_start(replace(event, y0=y0, atol=problem.atol))
+        if zero[found.event_numbers[-1] - 1]:
+            left = [LEAVE_NEAR if x else LEAVE for x in zero]
+            found = follow(engine, endless, model, watched, either, first, left)
     if not found.stopped:
         raise _event_failure(engine, endless, model, found)
     stats.take(found.counts)
-    time = torch.tensor(found.event_times[-1], dtype=torch.float64)
-    inputs = (problem.y0, problem.t, *model.parameters)
-    if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
-        times = torch.cat([start.to(torch.float64), time[None]])
-        if float(time) > float(start.detach()):
-            return time, engine.solve(replace(problem, t=times), stats)
+    time, index = float(found.event_times[-1]), int(found.event_numbers[-1]) - 1
     end = torch.from_numpy(np.ascontiguousarray(found.event_states[-1])).view(y0.shape)
-    return time, torch.stack([y0, end if float(time) > float(start.detach()) else y0])
+    inputs = (problem.y0, problem.t, *model.parameters)
+    at = torch.tensor(time, dtype=torch.float64)
+    if torch.is_grad_enabled() and any(x.requires_grad for x in inputs) and time > ends[0]:
+        times = torch.cat([start.to(torch.float64), at[None]])
+        states = engine.solve(replace(problem, t=times), stats)
+        # Its last step ends at the event, where the one of the search goes on: of the same
+        # tolerance, but only with the very state that was found the event's value is zero.
+        end = end + (states[-1] - states[-1].detach())
+        return at, torch.stack([states[0], end]), index
+    return at, torch.stack([y0, end]), index
 
 
 def _event_failure(

@@ -52,7 +52,7 @@ class Cut(Substitution):
 
     def original(self, x: Tensor) -> Tensor:
         """The tensor that a leaf stands for; itself, if it is none."""
-        stood_for = (self._tensors[key] for key, leaf in self._leaves.items() if leaf is x)
+        stood_for = (self._tensors[key] for key, leaf in self.substitutes.items() if leaf is x)
         return next(stood_for, x)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
