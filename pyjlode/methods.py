@@ -83,8 +83,8 @@ def find_method(name: str) -> Method:
     if spellings:
         sciml, torchdiffeq = spellings
         raise ValueError(
-            f"{name!r} could be SciML's {sciml!r} or torchdiffeq's {torchdiffeq!r}, another method; "
-            "write one of them."
+            f"{name!r} could be SciML's {sciml!r} or torchdiffeq's {torchdiffeq!r}, which are two "
+            "methods; write one of them."
         )
     if name.lower() == "auto":
         name = _AUTO
