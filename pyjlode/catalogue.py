@@ -333,6 +333,22 @@ ELSEWHERE: dict[str, str] = {
 # FRK65, SIR54, Alshina2, Alshina3, PFRK87 and SSPRK932 are adaptive by OrdinaryDiffEq's account;
 # with their error estimates a smooth equation takes thousands of steps: here their steps are fixed.
 
+_FIXED_TOO = "SciML's {} chooses its steps, and takes equal ones with options={{'step_size': ...}}"
+
+#: Implicit methods of torchdiffeq's development version, some of which differ from SciML's in case
+#: only: they take a step from each time of ``t`` to the next. What there is instead.
+FIXED_GRID: dict[str, str] = {
+    "implicit_euler": _FIXED_TOO.format("ImplicitEuler"),
+    "implicit_midpoint": "SciML's ImplicitMidpoint takes steps of options={'step_size': ...}",
+    "trapezoid": _FIXED_TOO.format("Trapezoid"),
+    "trbdf2": _FIXED_TOO.format("TRBDF2"),
+    "sdirk2": _FIXED_TOO.format("SDIRK22") + ", as SDIRK2, another formula, does",
+    "radauIIA3": _FIXED_TOO.format("RadauIIA3"),
+    "radauIIA5": _FIXED_TOO.format("RadauIIA5"),
+    "gl4": _FIXED_TOO.format("GaussLegendre"),
+    "gl6": _FIXED_TOO.format("RadauIIA5"),
+}
+
 #: Methods that OrdinaryDiffEq exports and that failed when tried, and how.
 BROKEN: dict[str, str] = {
     "RKV76IIa": "with adaptive steps it is off by 6e-4 on a linear equation at rtol=1e-6",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .catalogue import BROKEN, CATALOGUE, ELSEWHERE, SWITCHING, Method
+from .catalogue import BROKEN, CATALOGUE, ELSEWHERE, FIXED_GRID, SWITCHING, Method
 from .errors import UnsupportedError
 from .names import unknown
 
@@ -12,9 +12,11 @@ __all__ = ["Method", "find_method", "methods"]
 
 _EXACT = {m.name: m for m in CATALOGUE}
 _EXACT.update({m.torch_name: m for m in CATALOGUE if m.torch_name})
+_EXACT["fixed_adams"] = _EXACT["implicit_adams"]
 # Where torchdiffeq's name differs from SciML's in case only, it is another method.
-_BY_NAME = {name.lower(): m for name, m in reversed(_EXACT.items())}
-_BY_NAME["fixed_adams"] = _BY_NAME["implicit_adams"]
+_SPELLINGS: dict[str, list[str]] = {}
+for _name in (*_EXACT, *FIXED_GRID):
+    _SPELLINGS.setdefault(_name.lower(), []).append(_name)
 _ELSEWHERE = {name.lower(): name for name in ELSEWHERE}
 _SWITCHING = {name.lower(): name for name in SWITCHING}
 _NAMES = [n for m in CATALOGUE for n in (m.name, m.torch_name) if n] + list(SWITCHING)
@@ -39,7 +41,8 @@ def find_method(name: str) -> Method:
     """A solver by SciML's or torchdiffeq's name.
 
     Case does not count, but for names that differ in nothing else: ``"RK4"`` and ``"Midpoint"`` are
-    SciML's, ``"rk4"`` and ``"midpoint"`` torchdiffeq's, with fixed steps.
+    SciML's, ``"rk4"`` and ``"midpoint"`` torchdiffeq's, with fixed steps. Torchdiffeq's implicit
+    methods of fixed steps, such as its ``"trbdf2"``, are not here.
     ``"AutoTsit5(Rosenbrock23)"`` switches from the one to the other while the problem is stiff;
     ``"auto"`` is ``"AutoVern7(Rodas5P)"``, what SciML's default algorithm takes at tolerances such
     as ours.
@@ -49,9 +52,10 @@ def find_method(name: str) -> Method:
     TypeError
         If it is no string.
     ValueError
-        If there is none of that name; the message has the nearest.
+        If there is none of that name, or two that differ from it in case only; the message has the
+        nearest.
     UnsupportedError
-        If it is for another kind of problem.
+        If it is for another kind of problem, or torchdiffeq's and not here.
 
     Examples
     --------
@@ -66,9 +70,22 @@ def find_method(name: str) -> Method:
     """
     if not isinstance(name, str):
         raise TypeError(f"method must be a name, such as 'Tsit5', not {type(name).__name__}.")
-    method = _EXACT.get(name) or _BY_NAME.get(name.lower())
+    method = _EXACT.get(name)
     if method is not None:
         return method
+    if name in FIXED_GRID:
+        raise UnsupportedError(
+            f"torchdiffeq's {name}, of fixed steps, is not here; {FIXED_GRID[name]}."
+        )
+    spellings = _SPELLINGS.get(name.lower(), [])
+    if len(spellings) == 1:
+        return find_method(spellings[0])
+    if spellings:
+        sciml, torchdiffeq = spellings
+        raise ValueError(
+            f"{name!r} could be SciML's {sciml!r} or torchdiffeq's {torchdiffeq!r}, which are two "
+            "methods; write one of them."
+        )
     if name.lower() == "auto":
         name = _AUTO
     switching = re.fullmatch(r"(\w+)\((\w+)(?:\(\))?\)", name)

@@ -14,7 +14,15 @@ import torch
 from reference import assert_close
 from torch import Tensor
 
-from pyjlode import DiscreteAdjoint, UnsupportedError, find_method, methods, odeint
+from pyjlode import (
+    DiscreteAdjoint,
+    UnsupportedError,
+    find_method,
+    methods,
+    odeint,
+    odeint_adjoint,
+    solve_ivp,
+)
 from pyjlode.catalogue import CATALOGUE, ELSEWHERE, Method
 
 D = torch.float64
@@ -119,6 +127,52 @@ def test_names() -> None:
     ]:
         with pytest.raises(error, match=message):
             find_method(name)
+
+
+# What torchdiffeq's README and code name in its development version, and SciML's of the same
+# letters.
+IMPLICIT_FIXED_GRID = {
+    "trapezoid": "Trapezoid", "trbdf2": "TRBDF2", "sdirk2": "SDIRK2", "radauIIA3": "RadauIIA3",
+    "radauIIA5": "RadauIIA5", "implicit_euler": "ImplicitEuler",
+    "implicit_midpoint": "ImplicitMidpoint", "gl4": "GaussLegendre", "gl6": "RadauIIA5",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IMPLICIT_FIXED_GRID)
+def test_fixed_grid_methods_of_torchdiffeq_are_not_adaptive_ones(engine: str, name: str) -> None:
+    """Where they come from they step from one time of ``t`` to the next."""
+    sciml = IMPLICIT_FIXED_GRID[name]
+    y0 = torch.ones(1, dtype=D)
+    for options in (None, {"step_size": 0.1}):
+        with pytest.raises(UnsupportedError, match=f"torchdiffeq's {name}.*{sciml}.*step_size"):
+            odeint(lambda t, y: -y, y0, T, method=name, options=options, engine=engine)
+    with pytest.raises(UnsupportedError, match=sciml):
+        odeint_adjoint(lambda t, y: -y, y0, T, adjoint_method=name, adjoint_params=())
+    with pytest.raises(UnsupportedError, match=sciml):
+        solve_ivp(lambda t, y: -y, (0.0, 1.0), [1.0], method=name, engine=engine)
+    assert find_method(sciml).name == sciml
+
+
+def test_two_names_that_differ_in_case_only() -> None:
+    """Whoever writes neither is asked which it is; of one meaning, case does not count."""
+    for name, first, second in [
+        ("MIDPOINT", "Midpoint", "midpoint"),
+        ("Rk4", "RK4", "rk4"),
+        ("TrapeZoid", "Trapezoid", "trapezoid"),
+        ("Trbdf2", "TRBDF2", "trbdf2"),
+        ("radauiia5", "RadauIIA5", "radauIIA5"),
+    ]:
+        with pytest.raises(ValueError, match=f"'{first}'.*'{second}'"):
+            find_method(name)
+    lower: dict[str, set[str]] = {}
+    for m in CATALOGUE:
+        for spelling in {m.name, m.torch_name} - {None}:
+            lower.setdefault(spelling.lower(), set()).add(spelling)
+    assert {k for k, spellings in lower.items() if len(spellings) > 1} == {
+        "rk4", "euler", "midpoint"
+    }  # fmt: skip
+    assert find_method("tsit5").name == "Tsit5"  # adaptive in torchdiffeq too
+    assert find_method("RODAS5P").name == "Rodas5P"
 
 
 def test_a_method_without_adaptive_steps_needs_a_step_size(engine: str) -> None:
