@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import ArgumentError, DerivativeError
+from .trace.transforms import outside_transforms, plain, within_transform
 
 State = Tensor | tuple[Tensor, ...]
 
@@ -141,8 +142,11 @@ class Layout:
 
 def numbers(x: Tensor) -> NDArray[Any]:
     """For looks at values: numpy's take a fraction of the time of torch's on small tensors."""
-    plain = x.detach().to(torch.float64) if x.dtype is torch.bfloat16 else x
-    return plain.numpy(force=True)  # detached, on the CPU, conjugate and negative views resolved
+    if within_transform():
+        with outside_transforms():
+            return plain(x).numpy(force=True)
+    x = x.detach().to(torch.float64) if x.dtype is torch.bfloat16 else x
+    return x.numpy(force=True)  # detached, on the CPU, conjugate and negative views resolved
 
 
 def are_finite(x: NDArray[Any]) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import SolverError, UnsupportedError
 from ..methods import Method
 from ..problem import Problem, Statistics
+from ..trace.transforms import refuse_transforms
 from .arrays import as_array, in_memory, unflatten
 from .extension import require
 from .failure import Evidence, forward_failure
@@ -32,6 +33,7 @@ _EXTENSION = "PyjlodeDelayExt"
 def solve_delay(engine: JuliaEngine, delay: DelayProblem, stats: Statistics) -> Tensor:
     """The states, of shape ``(T, *y0.shape)``, with a gradient where one is needed."""
     engine.runtime.check_thread()
+    refuse_transforms("A delay equation")
     problem = delay.problem
     equation = _equation(engine, delay)
     if any(m.updated for m in equation.models):

@@ -6,6 +6,7 @@ parameters from them and writes the solution and the gradients into them.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -24,7 +25,7 @@ from ..sensealg import (
     SensitivityAlgorithm,
 )
 from ..trace.leaves import depends_on
-from ..trace.transforms import within_transform
+from ..trace.transforms import StandIns, plain, refuse_transforms, within_transform
 from .extension import require
 from .functions import Functions
 from .mass import discrete_adjoint, with_mass
@@ -32,7 +33,7 @@ from .models import Model, ModelCache, Wanted, depends_on_time
 from .node import Call, Node, States
 from .pieces import solve_in_pieces
 from .projection import solve_projected
-from .solve import Solve
+from .solve import Solve, versions
 from .split import with_split
 from .trajectory import solve_event
 
@@ -87,6 +88,7 @@ class JuliaEngine:
         if "step_t" in problem.options or "jump_t" in problem.options:
             return solve_in_pieces(self.solve, problem, stats)
         if problem.projection is not None:
+            refuse_transforms("A solve with a ManifoldProjection")
             return solve_projected(self, problem, stats)
         return self._solve(problem, stats, dense=False)[0]
 
@@ -104,6 +106,7 @@ class JuliaEngine:
         self, problem: Problem, event: Problem, stats: Statistics
     ) -> tuple[Tensor, Tensor, int]:
         self.runtime.check_thread()
+        refuse_transforms("A solve until an event")
         return solve_event(self, problem, event, stats)
 
     def wanted(self, problem: Problem, method: Method, backward: Method) -> Wanted:
@@ -122,7 +125,12 @@ class JuliaEngine:
         backward = method if asked is None or asked.method is None else asked.method
         self.load(backward)
         _refuse(problem)
-        model = self.models.get(problem, wanted=self.wanted(problem, method, backward))
+        inputs: tuple[Tensor, ...] = (problem.y0, problem.t)
+        transformed = within_transform()
+        if transformed:
+            problem, model = self._outside_transforms(problem, method, backward, dense)
+        else:
+            model = self.models.get(problem, wanted=self.wanted(problem, method, backward))
         sensealg = _choose_sensealg(problem, method, backward, model)
         if method.problem and not takes_time(method) and depends_on_time(model):
             raise time_dependent(method)
@@ -131,19 +139,35 @@ class JuliaEngine:
             model, problem = with_mass(self.module, model, problem, parameters)
         if problem.split is not None:
             model = with_split(self, model, problem.split)
-        inputs = (problem.y0, problem.t, *parameters)
-        transformed = within_transform()
+        inputs = (*inputs, *parameters)
         differentiate = transformed or (
             torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
         )
         solve = Solve(self.functions, model, problem, method, backward, sensealg, stats, dense)
         if differentiate:
+            if not transformed:  # transforms differentiate at once, before anything can change
+                solve = replace(solve, versions=versions(model.structure))
             self._load_sensitivities(sensealg)
-            states = Node.apply(Call(solve), _STATES, problem.y0, problem.t, *parameters)[0]
+            states = Node.apply(Call(solve), _STATES, *inputs)[0]
         else:
             states = solve.forward(problem.y0, problem.t, parameters, keep="values")[0]
         model.update(problem, states)
         return states, solve
+
+    def _outside_transforms(
+        self, problem: Problem, method: Method, backward: Method, dense: bool
+    ) -> tuple[Problem, Model]:
+        """The problem with ordinary tensors, and its model, which has those of the transforms."""
+        if dense or problem.rows is not None or problem.mass is not None or problem.split:
+            refuse_transforms(
+                "A solve with return_solution, independent rows, a mass matrix or two functions"
+            )
+        stand_ins = StandIns()
+        problem = replace(problem, y0=plain(problem.y0), t=plain(problem.t))
+        with stand_ins.entered(), torch.enable_grad():
+            wanted = self.wanted(problem, method, backward)
+            model = self.models.get(problem, wanted=wanted, stand_ins=stand_ins)
+        return problem, replace(model, tensors=tuple(map(stand_ins.original, model.tensors)))
 
     def _load_sensitivities(self, sensealg: SensitivityAlgorithm) -> None:
         """Load SciMLSensitivity for its adjoints; it takes longer than all that solves."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import SolverError, UnsupportedError
 from ..problem import Problem
+from ..trace.transforms import refuse_transforms
 from ..translate.draws import Draw
 from .arrays import as_array
 from .extension import require
@@ -32,6 +33,7 @@ def load_extension(engine: JuliaEngine) -> Any:
 def solve_jumps(engine: JuliaEngine, problem: JumpProblem) -> Tensor:
     """The states."""
     engine.runtime.check_thread()
+    refuse_transforms("A jump process")
     rate = _model(engine, problem, problem.rate, "rate")
     drift = None if problem.func is None else _model(engine, problem, problem.func, "func")
     _refuse_gradient(problem, rate, drift)

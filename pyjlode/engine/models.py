@@ -25,6 +25,7 @@ from ..trace.kept import nothing_kept
 from ..trace.leaves import gradient_leaves
 from ..trace.locate import reason
 from ..trace.modes import put_back, without_compilation
+from ..trace.transforms import StandIns, refuse_transforms
 from ..translate import ModelSource, translate
 from ..translate.draws import Constant, Draw
 from ..translate.numbers import check_exact, exact_integers
@@ -72,6 +73,8 @@ class Model:
         Whether its value rests on the time; in callback mode it may.
     callback : PythonFunction or None
         The Python function that is called, in callback mode.
+    structure : Structure or None
+        What the function could read when the model was asked for.
     """
 
     handle: Any
@@ -83,6 +86,7 @@ class Model:
     has_second: bool = False
     uses_time: bool = True
     callback: PythonFunction | None = None
+    structure: Structure | None = None
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
@@ -155,15 +159,16 @@ class _Entry:
         """Whether what was read as numbers has the same values."""
         return all(values_of(reached[place]) == value for place, value in self.read)
 
-    def bind(self, reached: Sequence[Tensor]) -> Model | None:
+    def bind(self, structure: Structure) -> Model | None:
         """The model with a function's own tensors."""
+        reached = structure.tensors
         if self.model is None:
             return None
         tensors, constants = (
             tuple(reached[x] if isinstance(x, int) else x for x in places)
             for places in (self.tensors, self.constants)
         )
-        return replace(self.model, tensors=tensors, constants=constants)
+        return replace(self.model, tensors=tensors, constants=constants, structure=structure)
 
 
 _Entries = dict[Wanted, list[_Entry]]
@@ -180,9 +185,12 @@ class ModelCache:
         self._warned: set[str] = set()
         self._repeats = Repeats()
 
-    def get(self, problem: Problem, *, wanted: Wanted) -> Model:
-        """The model of a problem's function, with at least the derivatives that are wanted."""
-        structure = fingerprint(problem.owner)
+    def get(self, problem: Problem, *, wanted: Wanted, stand_ins: StandIns | None = None) -> Model:
+        """The model of a problem's function, with at least the derivatives that are wanted.
+
+        ``stand_ins`` are for the tensors of torch's transforms that the function closes over.
+        """
+        structure = _structure(problem, stand_ins)
         entries = self._find(self._key(structure, problem))
         for enough in Wanted:
             if enough >= wanted and enough in entries:
@@ -190,26 +198,31 @@ class ModelCache:
                     if entry.model is None or (
                         not structure.opaque and entry.holds(structure.tensors)
                     ):
-                        return entry.bind(structure.tensors) or self._callback(problem)
-        model, traced = self._make(problem, wanted)
-        made, why = self._entry(problem, structure, model, traced)
+                        if stand_ins is not None:
+                            stand_ins.check(structure.tensors[i] for i, _ in entry.read)
+                        return entry.bind(structure) or self._callback(problem, structure)
+        model, traced = self._make(problem, wanted, structure)
+        if stand_ins is not None and traced is not None:
+            stand_ins.check(traced.reads)
+        made, why = self._entry(problem, structure, model, traced, stand_ins)
         if made is None:
             if self._repeats.again(problem.owner):
                 self._say(problem, f"is traced anew for each solve, because {why}.")
         else:
             self._keep(self._key(structure, problem), made, wanted)
             self._look_for_repeats(problem, structure)
-        return model
+        return replace(model, structure=structure)
 
     def _entry(
-        self, problem: Problem, structure: Structure, model: Model, traced: Traced | None
-    ) -> tuple[_Entry | None, str]:
+        self, problem: Problem, structure: Structure, model: Model, traced: Traced | None,
+        stand_ins: StandIns | None,
+    ) -> tuple[_Entry | None, str]:  # fmt: skip
         """What to remember; or None, and why the trace serves this solve only."""
         if traced is None:
             return _Entry(None, (), (), (), problem.owner), ""
         if structure.opaque:
             return None, f"it may read {structure.opaque}, whose changes cannot be seen"
-        after = fingerprint(problem.owner)
+        after = _structure(problem, stand_ins)
         if after.key != structure.key or not _same(after.tensors, structure.tensors):
             return None, f"it changes {difference(structure, after)}, which it reads, when it runs"
         number = {id(x): i for i, x in enumerate(structure.tensors)}
@@ -224,7 +237,7 @@ class ModelCache:
             for tensors in (model.tensors, model.constants)
         ]
         read = tuple((number[id(x)], values_of(x)) for x in traced.reads if id(x) in number)
-        kept = replace(model, tensors=(), constants=())
+        kept = replace(model, tensors=(), constants=(), structure=None)
         return _Entry(kept, places[0], places[1], read, problem.owner), ""
 
     def _keep(self, key: Any, entry: _Entry, wanted: Wanted) -> None:
@@ -270,7 +283,9 @@ class ModelCache:
         y0 = problem.state
         return (structure.key, problem.key, y0.shape, y0.dtype)
 
-    def _make(self, problem: Problem, wanted: Wanted) -> tuple[Model, Traced | None]:
+    def _make(
+        self, problem: Problem, wanted: Wanted, structure: Structure
+    ) -> tuple[Model, Traced | None]:
         check_rows(problem)
         check_forces(problem)
         if problem.mass is not None:
@@ -285,7 +300,7 @@ class ModelCache:
                     problem.t[0].detach().to(problem.state.dtype), problem.state.detach()
                 )
             self._warn(problem, error)
-            return self._callback(problem), None
+            return self._callback(problem, structure), None
         return model, traced
 
     def _trace(self, problem: Problem, wanted: Wanted) -> tuple[Model, Traced]:
@@ -369,8 +384,9 @@ class ModelCache:
         if not same:
             raise TraceError("its traced form gives another result than the function itself")
 
-    def _callback(self, problem: Problem) -> Model:
+    def _callback(self, problem: Problem, structure: Structure) -> Model:
         """A model of this very function: nothing of it is compiled, so nothing is kept."""
+        refuse_transforms("A function that runs in Python, called from Julia,")
         t = problem.t[0].detach().to(problem.state.dtype)
         parameters = gradient_leaves(problem.func, t, problem.state)
         if any(x.layout is not torch.strided for x in parameters):
@@ -383,7 +399,7 @@ class ModelCache:
         handle = callback.model(self.module, _KINDS[problem.state.dtype])
         return Model(
             handle, parameters, (), (), self.module.set_constants_b, problem.state.dtype,
-            callback=callback,
+            callback=callback, structure=structure,
         )  # fmt: skip
 
     def _warn(self, problem: Problem, error: TraceError) -> None:
@@ -401,6 +417,13 @@ class ModelCache:
 def depends_on_time(model: Model) -> bool:
     """Whether the trace says so; in callback mode there is none."""
     return model.callback is None and bool(model.handle.depends_on_time)
+
+
+def _structure(problem: Problem, stand_ins: StandIns | None) -> Structure:
+    structure = fingerprint(problem.owner)
+    if stand_ins is None:
+        return structure
+    return replace(structure, tensors=[stand_ins.stand_in(x) for x in structure.tensors])
 
 
 def _same(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> bool:

@@ -6,7 +6,8 @@ mode, under ``vmap``) is a node again, whose value comes from the solve's steps 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -44,8 +45,11 @@ class Call:
     solved: Any = None
     elements: dict[int, list[Call]] = field(default_factory=dict)
 
-    def replay(self) -> Replay:
-        return self.solve.replay(self.solved)
+    @contextmanager
+    def replay(self) -> Iterator[Replay]:
+        """The steps to be made again, while the function is as it was in the solve."""
+        with self.solve.as_it_was():
+            yield self.solve.replay(self.solved)
 
 
 class States:
@@ -72,9 +76,9 @@ class _Derivative:
 
     def compute(self, call: Call, *inputs: Tensor) -> tuple[Tensor, ...]:
         """From the steps made again."""
-        with torch.enable_grad():
+        with torch.enable_grad(), call.replay() as replay:
             leaves = [x.detach().requires_grad_() for x in inputs]
-            found = self.in_torch(call.replay(), *leaves)
+            found = self.in_torch(replay, *leaves)
         return tuple(x.detach() for x in found)
 
     def in_torch(self, replay: Replay, *inputs: Tensor) -> tuple[Tensor, ...]:

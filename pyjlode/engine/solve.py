@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,9 +21,10 @@ from ..sensealg import (
     QuadratureAdjoint,
     SensitivityAlgorithm,
 )
+from ..trace.fingerprint import Structure, fingerprint
 from ..translate.draws import Draw
 from .arrays import in_memory
-from .callback import Noted
+from .callback import Callback, Noted
 from .functions import Functions, parts_of
 from .models import Model
 from .replay import Replay, tableau_of
@@ -45,6 +47,7 @@ class Solve:
     dense: bool = False
     interpolants: list[Interpolant] = field(default_factory=list)
     python: Noted = field(default_factory=Noted)
+    versions: tuple[tuple[int, int], ...] | None = None
 
     @property
     def keep(self) -> str:
@@ -58,6 +61,29 @@ class Solve:
         ):
             return "nothing"
         return "dense"
+
+    def as_it_was(self) -> AbstractContextManager[None]:
+        """Around new calls of the function: what it reads is what it read in the solve.
+
+        Raises
+        ------
+        UnsupportedError
+            If that was changed since.
+        """
+        callback = self.model.callback
+        if isinstance(callback, Callback):
+            return callback.snapshot.restored()
+        then = self.model.structure
+        if self.versions is None:
+            return nullcontext()
+        now = fingerprint(self.problem.owner)
+        if then is None or now.key != then.key or versions(now) != self.versions:
+            name = getattr(self.problem.owner, "__qualname__", type(self.problem.owner).__name__)
+            raise UnsupportedError(
+                f"The derivative of this gradient calls {name} again, and something that it reads "
+                "was changed since the solve; differentiate before the change."
+            )
+        return nullcontext()
 
     def replay(self, solved: Any) -> Replay:
         """The steps that the solve accepted, to be made again in torch.
@@ -78,6 +104,8 @@ class Solve:
             reason = "func draws random numbers, which would be drawn anew"
         elif self.model.updated:
             reason = "func changes a tensor when it runs, such as running statistics"
+        elif self.model.structure is None or self.model.structure.opaque:
+            reason = "func may read what cannot be watched, and changes of it would not be seen"
         tableau = None if reason else tableau_of(self.functions.tableau_fields(solved))
         if tableau is None:
             reason = reason or f"those of {self.method.name} are not implemented"
@@ -242,6 +270,12 @@ class Solve:
             stats={k: int(v) for k, v in counts.items()},
             row=row,
         )
+
+
+def versions(structure: Structure | None) -> tuple[tuple[int, int], ...]:
+    """Which tensors a function reads, and how often each was written into until now."""
+    tensors = [] if structure is None else structure.tensors
+    return tuple((id(x), 0 if x.is_inference() else x._version) for x in tensors)
 
 
 def _named(counts: Sequence[float]) -> dict[str, float]:

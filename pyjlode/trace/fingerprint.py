@@ -38,7 +38,6 @@ from .kinds import (
 from .scope import CONTAINERS, Scope, scope_of
 from .sparse import elements, is_sparse_matrix
 
-
 _MODULE_STATE = frozenset(vars(nn.Module()))
 
 # Python calls these by itself, so that no code names them; not those that make or show an object.
@@ -482,7 +481,7 @@ class Visitor:
 _DESCRIPTORS = (
     types.MemberDescriptorType,
     types.GetSetDescriptorType,
-    type(namedtuple("Named", "value").value),
+    type(vars(namedtuple("Named", "value"))["value"]),
 )
 
 

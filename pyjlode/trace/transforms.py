@@ -7,7 +7,7 @@ gets the tensors as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,7 +52,7 @@ def plain(x: Tensor) -> Tensor:
         if _functorch.is_batchedtensor(x):
             batches.append(_functorch.maybe_get_bdim(x))
         x = _functorch.get_unwrapped(x)
-    with _cleared():
+    with outside_transforms():
         for dim in reversed(batches):  # the innermost wrapper is the lowest transform's
             x = x.select(dim, 0)
         if forward_ad._current_level >= 0:
@@ -61,12 +61,26 @@ def plain(x: Tensor) -> Tensor:
 
 
 @contextmanager
-def _cleared() -> Iterator[None]:
+def outside_transforms() -> Iterator[None]:
     """Without the transforms that are under way."""
     from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
     with temporarily_clear_interpreter_stack():
         yield
+
+
+def refuse_transforms(what: str) -> None:
+    """Raise within a transform, which ``what`` cannot be part of.
+
+    Raises
+    ------
+    UnsupportedError
+    """
+    if within_transform():
+        raise UnsupportedError(
+            f"{what} cannot be part of torch.func's transforms, vmap or forward-mode derivatives; "
+            "use backward() or torch.autograd.grad. Solves by odeint of a whole state can."
+        )
 
 
 class StandIns(Substitution):
@@ -77,7 +91,7 @@ class StandIns(Substitution):
     >>> import torch
     >>> def f(k):
     ...     stand_ins = StandIns()
-    ...     with stand_ins.outside_transforms():
+    ...     with stand_ins.entered():
     ...         doubled = 2 * k
     ...     assert not is_transformed(doubled)
     ...     return k * k
@@ -109,8 +123,21 @@ class StandIns(Substitution):
         """The tensor that ``x`` stands in for; itself, if there is none."""
         return self._originals.get(id(x), x)
 
+    def check(self, read: Iterable[Tensor]) -> None:
+        """Refuse a function that reads a number from one of the tensors: it has many, or a rate.
+
+        Raises
+        ------
+        UnsupportedError
+        """
+        if any(id(x) in self._originals for x in read):
+            raise UnsupportedError(
+                "func reads a number from a tensor that a transform of torch.func batches or "
+                "differentiates (item(), float(), a branch); compute with the tensor instead."
+            )
+
     @contextmanager
-    def outside_transforms(self) -> Iterator[None]:
+    def entered(self) -> Iterator[None]:
         """Run what is inside with the stand-ins and without transforms."""
-        with _cleared(), self:
+        with outside_transforms(), self:
             yield
