@@ -85,10 +85,8 @@ def test_every_input(julia: str, method: str) -> None:
     options: dict[str, Any] = {"rtol": 1e-7, "atol": 1e-8} if method in LOW_ORDER else dict(TIGHT)
     if method == "rk4":
         options["options"] = {"step_size": 0.03}  # of which the save points are no multiples
-    tolerance = 1e-3 if method in LOW_ORDER else 2e-6
-    found = second(
-        lambda y0, t: odeint(func, y0, t, method=method, engine=julia, **options)
-    )
+    tolerance = 1e-3 if method in LOW_ORDER else 2e-5
+    found = second(lambda y0, t: odeint(func, y0, t, method=method, engine=julia, **options))
     for a, b in zip(found, second(lambda y0, t: reference(func, y0, t)), strict=True):
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
@@ -99,17 +97,19 @@ def test_gradgradcheck(julia: str, method: str) -> None:
     y0 = torch.tensor([1.0, 0.5], dtype=D, requires_grad=True)
     k = torch.tensor(0.7, dtype=D, requires_grad=True)
     options = {"step_size": 0.07} if method == "rk4" else {}
+    tolerance = 1e-9 if method == "Rodas5P" else 1e-12
 
     def solve(y0: Tensor, k: Tensor) -> Tensor:
         def func(t: Tensor, y: Tensor) -> Tensor:
             return torch.stack([y[1], -k * y[0] ** 3 + torch.sin(t)])
 
         return odeint(
-            func, y0, TIMES, method=method, engine=julia, options=options, rtol=1e-12, atol=1e-12
-        )
+            func, y0, TIMES, method=method, engine=julia, options=options,
+            rtol=tolerance, atol=tolerance,
+        )  # fmt: skip
 
     assert torch.autograd.gradcheck(solve, (y0, k))
-    assert torch.autograd.gradgradcheck(solve, (y0, k))
+    assert torch.autograd.gradgradcheck(solve, (y0, k), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["hessian", "hvp", "vhp", "jvp"])
@@ -125,6 +125,18 @@ def test_functional(engine: str, name: str) -> None:
     found = of(lambda *args: odeint(*args, engine=engine, **TIGHT))
     assert found.abs().max() > 0.1
     torch.testing.assert_close(found, of(reference), rtol=1e-7, atol=1e-8)
+
+
+def test_odeint_adjoint(julia: str) -> None:
+    """Of a name in torchdiffeq without second derivatives: by its default here it has them."""
+    y0, k = torch.ones(1, dtype=D), torch.tensor(0.7, dtype=D)
+
+    def solve(y0: Tensor) -> Tensor:
+        func = _quadratic(k)
+        return odeint_adjoint(func, y0, TIMES, adjoint_params=(k,), engine=julia, **TIGHT)
+
+    found = penalty(solve, y0)
+    torch.testing.assert_close(found, penalty(lambda y0: reference(_quadratic(k), y0, TIMES), y0))
 
 
 def test_backwards_in_time_tuples_and_layers(engine: str) -> None:
@@ -178,7 +190,7 @@ def test_in_pieces(engine: str) -> None:
 
 
 def test_python_functions(julia: str) -> None:
-    """Functions that Julia calls in Python are replayed with what they read in the solve."""
+    """Of a function that Julia calls in Python, while what it reads is as it was in the solve."""
 
     class Branches:
         rate = 0.7
@@ -190,10 +202,12 @@ def test_python_functions(julia: str) -> None:
     with pytest.warns(PyjlodeWarning):
         y = odeint(func, y0, [0.0, 1.0], engine=julia, **TIGHT)
     (g,) = torch.autograd.grad(y[-1].sum(), y0, create_graph=True)
-    func.rate = 5.0
-    (found,) = torch.autograd.grad(g.sum(), y0)
+    (found,) = torch.autograd.grad(g.sum(), y0, retain_graph=True)
     # y(1) = 1 / (1 / y0 + k), second derivative -2 k / (1 + k y0)³
     torch.testing.assert_close(found, torch.tensor([-1.4 / 1.7**3], dtype=D))
+    func.rate = 5.0
+    with pytest.raises(UnsupportedError, match="was changed"):
+        torch.autograd.grad(g.sum(), y0)
 
 
 def test_third(julia: str) -> None:
@@ -265,9 +279,6 @@ WITHOUT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "BacksolveAdjoint": lambda k, y0: odeint(_quadratic(k), y0, SPAN, sensealg=BacksolveAdjoint()),
     "ForwardSensitivity": lambda k, y0: odeint(
         _quadratic(k), y0, SPAN, sensealg=ForwardSensitivity()
-    ),
-    "odeint_adjoint": lambda k, y0: odeint_adjoint(
-        _quadratic(k), y0, torch.tensor(SPAN, dtype=D), adjoint_params=(k,)
     ),
     "FBDF": lambda k, y0: odeint(_quadratic(k), y0, SPAN, method="FBDF"),
     "KenCarp4": lambda k, y0: odeint(_quadratic(k), y0, SPAN, method="KenCarp4"),
