@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .errors import ArgumentError, UnsupportedError
 from .problem import Problem
+from .trace.transforms import refuse_transforms
 
 _MULTISTEP = ("Adams", "BDF")
 
@@ -127,6 +128,7 @@ def with_projection(
     ArgumentError, TypeError
         If the residual is not as described, or ``y0`` is not on the manifold.
     """
+    refuse_transforms("A solve with a ManifoldProjection")
     _refuse(problem, event_fn, return_solution)
     layout, direction = problem.layout, problem.direction
     assert layout is not None

@@ -1,4 +1,7 @@
-"""A solve within torch's transforms: ``torch.func``, ``vmap``, forward mode, batches of gradients."""
+"""A solve within torch's transforms: ``torch.func``, ``vmap``, forward mode.
+
+Torchdiffeq's solves, so the torch engine's, cannot be part of most of these: torch says so.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +49,8 @@ def decayed(engine: str) -> Callable[[Tensor], Tensor]:
     return lambda k: odeint(lambda t, y: -k * y, one, SPAN, engine=engine, **TIGHT)[-1, 0]
 
 
-def test_jacobians(engine: str) -> None:
-    solve = solution(engine)
+def test_jacobians(julia: str) -> None:
+    solve = solution(julia)
     jacobian = FUNCTIONAL.jacobian(solve, Y0)
     ones = torch.ones_like(Y0)
     found = {
@@ -64,20 +67,20 @@ def test_jacobians(engine: str) -> None:
     torch.testing.assert_close(torch.func.jvp(solve, (Y0,), (ones,))[1], jacobian.sum(2))
 
 
-def test_dual_numbers(engine: str) -> None:
+def test_dual_numbers(julia: str) -> None:
     tangent = torch.tensor([0.3, -1.0], dtype=D)
-    expected = FUNCTIONAL.jvp(solution(engine), Y0, tangent)[1]
+    expected = FUNCTIONAL.jvp(solution(julia), Y0, tangent)[1]
     with forward_ad.dual_level():
-        out = forward_ad.unpack_dual(solution(engine)(forward_ad.make_dual(Y0, tangent)))
+        out = forward_ad.unpack_dual(solution(julia)(forward_ad.make_dual(Y0, tangent)))
         torch.testing.assert_close(out.tangent, expected)
         k = forward_ad.make_dual(RATES[0], torch.tensor(1.0, dtype=D))
-        out = forward_ad.unpack_dual(decayed(engine)(k))
+        out = forward_ad.unpack_dual(decayed(julia)(k))
         torch.testing.assert_close(out.tangent, -torch.exp(-RATES[0]))
 
 
-def test_hessians(engine: str) -> None:
+def test_hessians(julia: str) -> None:
     def last(y0: Tensor) -> Tensor:
-        return solution(engine)(y0)[-1].sum()
+        return solution(julia)(y0)[-1].sum()
 
     expected = FUNCTIONAL.hessian(last, Y0)
     func = torch.func
@@ -88,8 +91,8 @@ def test_hessians(engine: str) -> None:
         torch.testing.assert_close(outer(inner(last))(Y0), expected, rtol=1e-7, atol=1e-8)
 
 
-def test_vmap(engine: str) -> None:
-    solve = solution(engine)
+def test_vmap(julia: str) -> None:
+    solve = solution(julia)
     many = torch.stack([Y0, 0.5 * Y0, Y0 + 1])
 
     def last(y0: Tensor) -> Tensor:
@@ -107,15 +110,15 @@ def test_vmap(engine: str) -> None:
     torch.testing.assert_close(found, torch.stack([solve(y) for y in many], dim=1))
 
 
-def test_closed_over(engine: str) -> None:
-    solve, grad = decayed(engine), torch.func.grad
+def test_closed_over(julia: str) -> None:
+    solve, grad = decayed(julia), torch.func.grad
     torch.testing.assert_close(torch.vmap(solve)(RATES), torch.exp(-RATES))
     torch.testing.assert_close(torch.vmap(grad(solve))(RATES), -torch.exp(-RATES))
     torch.testing.assert_close(torch.vmap(grad(grad(solve)))(RATES), torch.exp(-RATES))
     torch.testing.assert_close(grad(grad(grad(solve)))(RATES[0]), -torch.exp(-RATES[0]))
 
 
-def test_ensemble_of_networks(engine: str) -> None:
+def test_ensemble_of_networks(julia: str) -> None:
     """Gradients of ``functional_call`` by all parameters of a batch of networks."""
     net = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2)).to(D)
     parameters = {name: p.detach() for name, p in net.named_parameters()}
@@ -124,7 +127,7 @@ def test_ensemble_of_networks(engine: str) -> None:
         def func(t: Tensor, y: Tensor) -> Tensor:
             return torch.func.functional_call(net, parameters, (y,))
 
-        return odeint(func, Y0, SPAN, engine=engine, **TIGHT)[-1].sum()
+        return odeint(func, Y0, SPAN, engine=julia, **TIGHT)[-1].sum()
 
     found = torch.func.grad(loss)(parameters)
     leaves = {name: p.clone().requires_grad_() for name, p in parameters.items()}
@@ -139,17 +142,17 @@ def test_ensemble_of_networks(engine: str) -> None:
     torch.testing.assert_close({n: g[1] for n, g in grads.items()}, torch.func.grad(loss)(second))
 
 
-def test_batches_of_gradients(engine: str) -> None:
+def test_batches_of_gradients(julia: str) -> None:
     y0 = Y0.clone().requires_grad_()
-    out, eye = solution(engine)(y0)[-1], torch.eye(2, dtype=D)
+    out, eye = solution(julia)(y0)[-1], torch.eye(2, dtype=D)
     (found,) = torch.autograd.grad(out, y0, eye, is_grads_batched=True)
-    torch.testing.assert_close(found, FUNCTIONAL.jacobian(solution(engine), Y0)[-1])
+    torch.testing.assert_close(found, FUNCTIONAL.jacobian(solution(julia), Y0)[-1])
 
 
-def test_gradcheck(engine: str) -> None:
+def test_gradcheck(julia: str) -> None:
     y0 = Y0.clone().requires_grad_()
     assert torch.autograd.gradcheck(
-        solution(engine), (y0,), check_forward_ad=True, check_batched_grad=True,
+        solution(julia), (y0,), check_forward_ad=True, check_batched_grad=True,
         check_batched_forward_grad=True, atol=1e-4,
     )  # fmt: skip
 
@@ -173,7 +176,7 @@ def test_numbers_read(julia: str) -> None:
         return odeint(lambda t, y: -k.item() * y, one, SPAN, engine=julia)[-1, 0]
 
     for transform in (torch.func.grad, torch.vmap):
-        with pytest.raises((UnsupportedError, RuntimeError), match="number|item"):
+        with pytest.raises((UnsupportedError, RuntimeError), match=r"number|item"):
             transform(solve)(RATES[0] if transform is torch.func.grad else RATES)
 
 

@@ -88,7 +88,6 @@ class JuliaEngine:
         if "step_t" in problem.options or "jump_t" in problem.options:
             return solve_in_pieces(self.solve, problem, stats)
         if problem.projection is not None:
-            refuse_transforms("A solve with a ManifoldProjection")
             return solve_projected(self, problem, stats)
         return self._solve(problem, stats, dense=False)[0]
 

@@ -167,8 +167,12 @@ class Node(torch.autograd.Function):
         if within_functorch():
             return Node.apply(ctx.call, derivative, *ctx.saved_tensors, *tangents)
         with forward_ad._set_fwd_grad_enabled(False):
-            inputs = [x.detach() for x in (*ctx.saved_tensors, *tangents)]
-            return derivative.compute(ctx.call, *inputs)
+            points = [x.detach() for x in ctx.saved_tensors]
+
+            def along(*directions: Tensor) -> tuple[Tensor, ...]:
+                return derivative.compute(ctx.call, *points, *(x.detach() for x in directions))
+
+            return _each(along, tangents) if _is_batched(tangents) else along(*tangents)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, call: Call, of: Any, *inputs: Tensor) -> Any:
@@ -190,8 +194,8 @@ class Node(torch.autograd.Function):
 def _pull(ctx: Any, wanted: Sequence[bool], cotangents: Sequence[Tensor]) -> Sequence[Tensor]:
     """The gradients by the wanted inputs of a node."""
     derivative = Vjp(ctx.of, len(wanted), wanted)
-    if _functorch.is_legacy_batchedtensor(cotangents[0]):
-        return _one_by_one(ctx, derivative, cotangents)
+    if _is_batched(cotangents):
+        return _each(lambda *one: _pull(ctx, wanted, one), cotangents)
     if torch.is_grad_enabled() or within_functorch():
         return Node.apply(ctx.call, derivative, *ctx.saved_tensors, *cotangents)
     if isinstance(ctx.of, States):  # what training does: nothing but Julia's gradient
@@ -199,23 +203,28 @@ def _pull(ctx: Any, wanted: Sequence[bool], cotangents: Sequence[Tensor]) -> Seq
     return derivative.compute(ctx.call, *ctx.saved_tensors, *cotangents)
 
 
-def _one_by_one(ctx: Any, derivative: Vjp, cotangents: Sequence[Tensor]) -> Sequence[Tensor]:
-    """For ``is_grads_batched``, whose batches are of a kind of their own."""
+def _is_batched(tensors: Sequence[Tensor]) -> bool:
+    """Whether by ``is_grads_batched`` or ``vectorize=True``, whose batches are no ``vmap``'s."""
+    return any(_functorch.is_legacy_batchedtensor(x) for x in tensors)
+
+
+def _each(function: Callable[..., Sequence[Tensor]], tensors: Sequence[Tensor]) -> Any:
+    """The function of each element of such a batch."""
     level = torch._C._vmapmode_increment_nesting() - 1
     torch._C._vmapmode_decrement_nesting()
-    batched = [_functorch.is_legacy_batchedtensor(x) for x in cotangents]
+    batched = [_functorch.is_legacy_batchedtensor(x) for x in tensors]
     whole = [
         torch._remove_batch_dim(x, level, 0, 0) if b else x
-        for x, b in zip(cotangents, batched, strict=True)
+        for x, b in zip(tensors, batched, strict=True)
     ]
-    results = []
-    for i in range(len(whole[0])):
-        one = [x[i] if b else x for x, b in zip(whole, batched, strict=True)]
-        if torch.is_grad_enabled():
-            results.append(Node.apply(ctx.call, derivative, *ctx.saved_tensors, *one))
-        else:
-            results.append(derivative.compute(ctx.call, *ctx.saved_tensors, *one))
-    return [torch._add_batch_dim(torch.stack(x), 0, level) for x in zip(*results, strict=True)]
+    count = len(whole[batched.index(True)])
+    results = [
+        function(*(x[i] if b else x for x, b in zip(whole, batched, strict=True)))
+        for i in range(count)
+    ]
+    return tuple(
+        torch._add_batch_dim(torch.stack(x), 0, level) for x in zip(*results, strict=True)
+    )
 
 
 class _Refused(torch.autograd.Function):
