@@ -1,11 +1,23 @@
 """
-Compiles, when it is installed, what the first solve and gradient with an SDIRK method would.
+Has the SDIRK methods' Newton iteration measure its rate, and compiles, when their package is
+installed, what the first solve and gradient with one would.
 """
 module PyjlodeSDIRKExt
 
-using OrdinaryDiffEqSDIRK: OrdinaryDiffEqSDIRK
+using OrdinaryDiffEqSDIRK: NLNewton, OrdinaryDiffEqSDIRK
 using PrecompileTools: @compile_workload, @setup_workload
-using Pyjlode: SPARSE, exercise_loaded
+using Pyjlode: MeasuredRate, Pyjlode, SPARSE, exercise_loaded
+using Pyjlode.SciMLBase: DEIntegrator
+
+const NonlinearSolvers = parentmodule(NLNewton)
+
+# Called at each iteration, between its change and the look at its rate.
+function NonlinearSolvers.relax!(
+    dz, newton::NonlinearSolvers.AbstractNLSolver, ::DEIntegrator, f::F, ::MeasuredRate
+) where {F}
+    Pyjlode.measure_rate!(newton)
+    return dz
+end
 
 @setup_workload begin
     @compile_workload begin

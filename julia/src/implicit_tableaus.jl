@@ -93,26 +93,35 @@ abscissae(a) = vec(sum(a; dims=2))
 """
     started(problem, method; options...)
 
-An integrator, as `init` makes it, with the times of an SDIRK method's stages as they should be.
+An integrator, as `init` makes it, with the times of an SDIRK method's stages, and its derivative at
+a step's end, as they should be.
 
-OrdinaryDiffEqSDIRK 2.7.1 has others for Kvaerno3, Kvaerno4, Kvaerno5 (γ for 2γ in the second stage),
-SSPSDIRK2 and ESDIRK547L2SA2. Of an equation that depends on time these have order 1 so, and
-Kvaerno5 order 3; of one that does not, their own.
+OrdinaryDiffEqSDIRK 2.7.1 has other times for Kvaerno3, Kvaerno4, Kvaerno5 (γ for 2γ in the second
+stage), SSPSDIRK2 and ESDIRK547L2SA2. Of an equation that depends on time these have order 1 so, and
+Kvaerno5 order 3; of one that does not, their own. The derivative, between steps that Hermite's
+interpolation needs, it has at the step's start for SDIRK2 and SSPSDIRK2, and at the last stage,
+which is not the end, for SFSDIRK4 to SFSDIRK8.
 """
 function started(problem, method; options...)
     integrator = init(problem, method; options...)
-    correct_abscissae!(integrator.cache)
+    correct_tableau!(integrator.cache)
     return integrator
 end
 
-function correct_abscissae!(cache)
+function correct_tableau!(cache)
     if hasproperty(cache, :caches) # of a method that switches
-        foreach(correct_abscissae!, cache.caches)
+        foreach(correct_tableau!, cache.caches)
     elseif hasproperty(cache, :tab) && hasproperty(cache.tab, :Ai)
-        (; Ai, c) = cache.tab
+        (; Ai, c, stiffly_accurate) = cache.tab
         right = abscissae(Ai)
         # The others' differ by rounding.
         maximum(abs, right - c) > 1e-6 && copyto!(c, right)
+        stiffly_accurate || (cache.tab = with_end_derivative(cache.tab))
     end
     return nothing
+end
+
+function with_end_derivative(tab::T) where {T}
+    changed = (; explicit_fsallast=true, fsallast_c=1)
+    return T((get(changed, name, getfield(tab, name)) for name in fieldnames(T))...)
 end

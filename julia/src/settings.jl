@@ -93,12 +93,18 @@ function with_method(s::Settings, method::String)
     )
 end
 
+# A step that ends beyond what numbers can hold was too long. OrdinaryDiffEq would make the next one's
+# length of its error, NaN, and give up: Robertson's problem overflows float32 in a first step of a
+# length that float64 only rejects.
+overflows(u, p, t) = !all(isfinite, u)
+
 # Failures are told by the return code, as an exception in Python.
 const QUIET = SciMLLogging.None()
 
 function keywords(s::Settings, span::Float64)
     steps = (;
-        reltol=s.rtol, abstol=s.atol, maxiters=s.maxiters, verbose=QUIET, internalnorm=s.norm
+        reltol=s.rtol, abstol=s.atol, maxiters=s.maxiters, verbose=QUIET, internalnorm=s.norm,
+        isoutofdomain=overflows,
     )
     s.dt > 0 && (steps = (; steps..., dt=s.dt))
     s.dtmin > 0 && (steps = (; steps..., dtmin=s.dtmin))
