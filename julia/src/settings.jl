@@ -35,7 +35,24 @@ function root_mean_square(x::AbstractVector{T}, part) where {T}
     return sqrt(total / max(length(part), 1))
 end
 
-const Tolerance = Union{Float64,Vector{Float64}}
+"""
+    Tolerances(values)
+
+A tolerance of each component. Solvers divide by it component by component; where one asks for
+a single number, as for a linear solve, which has none here that iterates, it gets the tightest.
+"""
+struct Tolerances <: AbstractVector{Float64}
+    values::Vector{Float64}
+end
+Base.size(x::Tolerances) = size(x.values)
+Base.IndexStyle(::Type{Tolerances}) = IndexLinear()
+Base.@propagate_inbounds Base.getindex(x::Tolerances, i::Int) = x.values[i]
+Base.convert(::Type{T}, x::Tolerances) where {T<:AbstractFloat} = T(minimum(x))
+(::Type{T})(x::Tolerances) where {T<:AbstractFloat} = T(minimum(x))
+Base.broadcasted(::typeof(real), x::Tolerances) = x # solvers take the real part of any tolerance
+(norm::Norm)(x::Tolerances, t) = minimum(x)
+
+const Tolerance = Union{Float64,Tolerances}
 
 """
     Settings
@@ -76,13 +93,16 @@ function settings(
     method, rtol, atol, maxiters, dt, fixed, dtmin, dtmax, safety, grow, shrink, norm, parts
 )
     return Settings(
-        method, tolerance(rtol), tolerance(atol), maxiters, dt, fixed, dtmin, dtmax, safety, grow,
-        shrink, Norm(norm, ranges(parts)),
+        method, tolerances(rtol, atol)..., maxiters, dt, fixed, dtmin, dtmax, safety, grow, shrink,
+        Norm(norm, ranges(parts)),
     )
 end
 
-tolerance(x::Number) = Float64(x)
-tolerance(x) = Vector{Float64}(x)
+# Both of one kind: some methods have a number beside a vector in none of their equations.
+tolerances(rtol::Number, atol::Number) = Float64(rtol), Float64(atol)
+tolerances(rtol::Number, atol) = tolerances(fill(rtol, length(atol)), atol)
+tolerances(rtol, atol::Number) = tolerances(rtol, fill(atol, length(rtol)))
+tolerances(rtol, atol) = Tolerances(Vector{Float64}(rtol)), Tolerances(Vector{Float64}(atol))
 
 # The settings of a solve by another method, which chooses its steps itself.
 function with_method(s::Settings, method::String)
