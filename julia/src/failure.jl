@@ -42,7 +42,7 @@ function last_state!(last, solved::Solved, model)
         (ts[1], ts[end]), p,
     )
     integrator = started(
-        problem, algorithm(settings.method, problem); solver_options(settings, ts)...,
+        problem, algorithm(settings.method, problem); solver_options(settings, ts, problem)...,
         saveat=ts, dense=false, save_everystep=false,
     )
     solve!(integrator)

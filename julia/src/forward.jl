@@ -104,7 +104,7 @@ function recording(tape::AbstractTape{T}, f, settings, u0, ts, out, stride, dens
     problem = ode_problem(f, u0, (ts[1], ts[end]), tape.p)
     recorder = Recorder(tape, ts, out, similar(u0), stride, 0)
     integrator = started(
-        problem, algorithm(settings.method, problem); solver_options(settings, ts)...,
+        problem, algorithm(settings.method, problem); solver_options(settings, ts, problem)...,
         callback=DiscreteCallback(always, recorder; save_positions=(false, false)),
         dense, save_everystep=dense, save_start=dense, save_end=dense,
     )
@@ -137,7 +137,7 @@ end
 
 # The solution, and the time that the solve reached, which a failed solve does not save.
 function run_solver(problem, method, settings, ts, dense, watch=nothing)
-    options = solver_options(settings, ts)
+    options = solver_options(settings, ts, problem)
     integrator = if dense
         started(problem, method; options..., dense=true, save_everystep=true)
     else
@@ -147,10 +147,10 @@ function run_solver(problem, method, settings, ts, dense, watch=nothing)
     return run!(integrator, watch), Float64(integrator.t)
 end
 
-function solver_options(settings::Settings, ts)
+function solver_options(settings::Settings, ts, problem)
     options = keywords(settings, maximum(abs, diff(ts); init=0.0))
     if !settings.fixed
-        onto = settings.method in STEPS_ONTO_SAVE_POINTS
+        onto = settings.method in STEPS_ONTO_SAVE_POINTS || is_algebraic(problem)
         first_stop = onto ? ts[min(2, end)] : ts[end]
         options = first_step_up_to(options, first_stop - ts[1])
         return onto ? (; options..., tstops=ts) : options
@@ -162,6 +162,11 @@ function solver_options(settings::Settings, ts)
     # A fixed-step method steps onto every save point, as torchdiffeq's do.
     return (; options..., tstops=ts)
 end
+
+# Steps satisfy algebraic equations, and interpolations only as far as they are near, which is not far
+# where an input has a kink.
+is_algebraic(problem) =
+    problem.f isa ODEFunction && !(problem.f.mass_matrix isa UniformScaling)
 
 function report!(info::Vector{Float64}, solution, reached)
     stats = solution.stats

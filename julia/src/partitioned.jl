@@ -158,7 +158,7 @@ function partitioned_integrator(model::Model{T}, settings, u0, p, ts, recorder) 
         (ts[1], ts[end]), p,
     )
     integrator = init(
-        problem, EXPLICIT[settings.method](); solver_options(settings, ts)..., tstops=ts,
+        problem, EXPLICIT[settings.method](); solver_options(settings, ts, problem)..., tstops=ts,
         callback=DiscreteCallback(always, recorder; save_positions=(false, false)),
         dense=false, save_everystep=false, save_start=false, save_end=false,
     )
