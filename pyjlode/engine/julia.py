@@ -138,6 +138,8 @@ class JuliaEngine:
             model, problem = with_mass(self.module, model, problem, parameters)
         if problem.split is not None:
             model = with_split(self, model, problem.split)
+        if not transformed:
+            inputs = problem.y0, problem.t  # consistent with a mass matrix
         inputs = (*inputs, *parameters)
         differentiate = transformed or (
             torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
