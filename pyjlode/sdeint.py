@@ -17,6 +17,7 @@ from .errors import ArgumentError, DerivativeError, UnsupportedError
 from .problem import Statistics
 from .states import numbers
 from .stochastic_methods import StochasticMethod, find_stochastic_method
+from .trace.transforms import refuse_transforms
 
 _SDE_TYPES = ("ito", "stratonovich")
 _NOISE_TYPES = ("diagonal", "scalar", "additive", "general")
@@ -204,6 +205,7 @@ def sdeint(
         raise UnsupportedError(
             "sdeint has neither logqp nor extra; add the log-ratio to the state, or use torchsde."
         )
+    refuse_transforms("A stochastic equation")
     problem = _check(sde, y0, ts, method, adaptive, names)
     if not 0 < float(dt) < float("inf"):
         raise ArgumentError(f"dt must be above zero, not {dt!r}.")

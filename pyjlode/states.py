@@ -101,10 +101,12 @@ class Layout:
         """The caller's state of an engine's tensor, which may have more dimensions in front."""
         if not self.joined:
             return _from_pairs(y) if self.complex[0] else y
-        parts = []
-        for piece, shape, is_complex in zip(
-            torch.split(y, self.sizes, dim=-1), self.shapes, self.complex, strict=True
-        ):
+        parts: list[Tensor] = []
+        start = 0
+        for size, shape, is_complex in zip(self.sizes, self.shapes, self.complex, strict=True):
+            # Torch lets nobody write into what torch.split gives.
+            piece = y.narrow(-1, start, size)
+            start += size
             front = y.shape[:-1]
             if is_complex:
                 parts.append(_from_pairs(piece.reshape((*front, *shape, 2))))

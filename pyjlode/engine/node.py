@@ -222,9 +222,7 @@ def _each(function: Callable[..., Sequence[Tensor]], tensors: Sequence[Tensor]) 
         function(*(x[i] if b else x for x, b in zip(whole, batched, strict=True)))
         for i in range(count)
     ]
-    return tuple(
-        torch._add_batch_dim(torch.stack(x), 0, level) for x in zip(*results, strict=True)
-    )
+    return tuple(torch._add_batch_dim(torch.stack(x), 0, level) for x in zip(*results, strict=True))
 
 
 class _Refused(torch.autograd.Function):

@@ -15,7 +15,6 @@ from ..brownian import BrownianPath, path_of
 from ..errors import SolverError, UnsupportedError
 from ..problem import Problem, Statistics
 from ..stochastic_methods import WITH_GRADIENT
-from ..trace.transforms import refuse_transforms
 from ..translate.draws import Draw
 from .arrays import as_array, in_memory, unflatten
 from .extension import require
@@ -43,7 +42,6 @@ def solve_stochastic(
     from ..sdeint import AdaptiveSteps
 
     engine.runtime.check_thread()
-    refuse_transforms("A stochastic equation")
     adaptive = isinstance(steps, AdaptiveSteps)
     gradients = torch.is_grad_enabled() and problem.method.gradient and not adaptive
     equation = _equation(engine, problem, gradients)

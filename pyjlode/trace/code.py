@@ -139,11 +139,16 @@ def _look(code: types.CodeType) -> Names:
         variables=frozenset(found["variable"]),
         changed=frozenset(changed - spelled - found["variable"]),
         imports=tuple(imports),
-        opaque=min(spelled & _OPAQUE, default=""),
+        opaque=min(spelled & _OPAQUE - _of_assertions(spelled), default=""),
         dynamic=dynamic or bool(spelled & _DYNAMIC),
         members=bool(spelled & _MEMBERS),
         compares=compares,
     )
+
+
+def _of_assertions(spelled: set[str]) -> set[str]:
+    """What pytest writes into an ``assert``, for its message."""
+    return {"locals"} if "@py_builtins" in spelled else set()
 
 
 def _parts(code: types.CodeType) -> Iterator[types.CodeType]:

@@ -29,6 +29,7 @@ from .kinds import (
     has_hidden_state,
     is_library,
     is_pure,
+    library_of,
     kind_of,
     kinds,
     library_bases,
@@ -273,11 +274,11 @@ class Visitor:
             return
         self.entries.append(code)
         names = names_of(code)
+        library = library_of(function)
         if id(code) not in self.scope.known:
-            self.scope.take(code, names, library=is_library(function.__module__))
+            self.scope.take(code, names, library=bool(library))
         for part in (function.__defaults__, function.__kwdefaults__):
             self.visit(part)
-        library = is_library(function.__module__)
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             try:
                 value = cell.cell_contents
@@ -292,8 +293,8 @@ class Visitor:
                 if name == "__wrapped__" or self.scope.reads(name, value):
                     self.read(function.__dict__, name, value)
         if library:
-            if not is_pure(function.__module__):
-                self.unknown(f"{function.__module__}.{function.__name__}")
+            if not is_pure(library):
+                self.unknown(f"{library}.{function.__name__}")
             return
         if names.opaque:
             self.unknown(f"{names.opaque} in {function.__qualname__}")
@@ -445,8 +446,10 @@ class Visitor:
         if ("of", cls) not in self._seen:
             self._seen["of", cls] = len(self._seen)
             self.entries.append(cls)
-            for base in library_bases(cls) if users_bases(cls) else ():
-                self._names_in(base)
+            derived = bool(users_bases(cls))
+            for base in library_bases(cls):
+                if derived or base.__module__.startswith("pyjlode."):  # ours call the user's
+                    self._names_in(base)
             self._code(cls, _MAKING if "__class__" in self.scope.attributes else set())
 
     def _names_in(self, base: type) -> None:

@@ -118,6 +118,20 @@ def is_library(module: object) -> bool:
     return not isinstance(module, str) or module.partition(".")[0] in _LIBRARIES
 
 
+def library_of(function: types.FunctionType) -> str:
+    """The library's module that a function was written in; empty for the user's.
+
+    By its globals: ``wraps`` gives a function the other's module, and code that was executed in a
+    namespace of its own, as a documentation's examples are, belongs to no module.
+    """
+    held = function.__globals__
+    name = held.get("__name__")
+    if not isinstance(name, str) or not is_library(name):
+        return ""
+    module = sys.modules.get(name)
+    return name if module is not None and vars(module) is held else ""
+
+
 @functools.cache
 def is_pure(module: object) -> bool:
     """Whether a library's functions read nothing but their arguments."""
