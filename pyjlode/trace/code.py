@@ -132,6 +132,9 @@ def _look(code: types.CodeType) -> Names:
                 changed.add(name)
             else:
                 found[kind].add(name)
+    if "@py_builtins" in found["global"]:  # pytest writes these into an assert, for its message
+        found["global"] -= {"@py_builtins", "@pytest_ar"}
+        found["attribute"].discard("locals")
     spelled = found["global"] | found["attribute"]
     return Names(
         globals=frozenset(found["global"] | (changed - found["attribute"])),
@@ -139,16 +142,11 @@ def _look(code: types.CodeType) -> Names:
         variables=frozenset(found["variable"]),
         changed=frozenset(changed - spelled - found["variable"]),
         imports=tuple(imports),
-        opaque=min(spelled & _OPAQUE - _of_assertions(spelled), default=""),
+        opaque=min(spelled & _OPAQUE, default=""),
         dynamic=dynamic or bool(spelled & _DYNAMIC),
         members=bool(spelled & _MEMBERS),
         compares=compares,
     )
-
-
-def _of_assertions(spelled: set[str]) -> set[str]:
-    """What pytest writes into an ``assert``, for its message."""
-    return {"locals"} if "@py_builtins" in spelled else set()
 
 
 def _parts(code: types.CodeType) -> Iterator[types.CodeType]:

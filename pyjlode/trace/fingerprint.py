@@ -29,10 +29,10 @@ from .kinds import (
     has_hidden_state,
     is_library,
     is_pure,
-    library_of,
     kind_of,
     kinds,
     library_bases,
+    library_of,
     slots,
     users_bases,
 )
