@@ -3,11 +3,9 @@ Compiles, when both are installed, what the first gradient through a BDF method 
 """
 module PyjlodeBDFSensitivityExt
 
-using DiffEqCallbacks: DiffEqCallbacks
 using OrdinaryDiffEqBDF: OrdinaryDiffEqBDF
 using PrecompileTools: @compile_workload, @setup_workload
 using Pyjlode: exercise_loaded
-using QuadGK: QuadGK
 using SciMLSensitivity: SciMLSensitivity
 
 @setup_workload begin

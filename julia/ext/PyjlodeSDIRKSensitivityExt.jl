@@ -4,11 +4,9 @@ sensitivity algorithm would.
 """
 module PyjlodeSDIRKSensitivityExt
 
-using DiffEqCallbacks: DiffEqCallbacks
 using OrdinaryDiffEqSDIRK: OrdinaryDiffEqSDIRK
 using PrecompileTools: @compile_workload, @setup_workload
 using Pyjlode: exercise_loaded
-using QuadGK: QuadGK
 using SciMLSensitivity: SciMLSensitivity
 
 @setup_workload begin

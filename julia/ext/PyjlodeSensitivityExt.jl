@@ -4,17 +4,16 @@ needs take longer to load than all the rest, so it is loaded with the first of t
 """
 module PyjlodeSensitivityExt
 
-using DiffEqCallbacks: IntegrandValuesSum, IntegratingSumCallback
 using PrecompileTools: @compile_workload, @setup_workload
 using Pyjlode: Pyjlode, AdjointJacobian, BackwardFailure, Jacobian, Model, Pattern, SPARSE, Settings,
     Solved, algorithm, backward_method, check_finite, diagonal, example, exercise, is_implicit,
     jacobian_pattern, keywords, ode_function, precompile_entry_points, prototype, report!, retune!,
     run_solver, time_gradients!, transposed, with_method
-using QuadGK: quadgk
-using SciMLBase: SciMLBase, CallbackSet, ODEFunction, ODEProblem, init, solve!
+using SciMLBase: SciMLBase, CallbackSet, DiscreteCallback, ODEFunction, ODEProblem, init, solve!
 using SciMLSensitivity: SciMLSensitivity, BacksolveAdjoint, GaussAdjoint, InterpolatingAdjoint,
     ODEAdjointProblem, QuadratureAdjoint, ZygoteVJP
 
+include("quadrature.jl")
 include("continuous_adjoint.jl")
 
 # With SciMLSensitivity there some of what is called and what solves is compiled anew; so that is

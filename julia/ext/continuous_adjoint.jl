@@ -117,11 +117,11 @@ end
 
 function adjoint_solve(adjoint::Adjoint, sensealg::GaussAdjoint)
     (; trajectory, settings, ts, loss) = adjoint
-    p = trajectory.prob.p
     integrand = SciMLSensitivity.GaussIntegrand(trajectory, sensealg, ts, nothing)
-    total = IntegrandValuesSum(zero(p))
-    integrate = IntegratingSumCallback(
-        (out, λ, t, integrator) -> integrand(out, t, λ), total, zero(p)
+    integral = Integral(trajectory.prob.p, minimum(settings.rtol), minimum(settings.atol))
+    integrate = DiscreteCallback(
+        (u, t, integrator) -> true, AddStep(integral, integrand, zero(trajectory.prob.u0));
+        save_positions=(false, false),
     )
     problem, jumps, _ = ODEAdjointProblem(
         trajectory, sensealg, algorithm(settings.method), integrand, integrate,
@@ -132,7 +132,23 @@ function adjoint_solve(adjoint::Adjoint, sensealg::GaussAdjoint)
         adjoint, with_jacobian(problem, adjoint);
         LAST_ONLY..., callback=CallbackSet(integrate, jumps),
     )
-    return solution.u[end], total.integrand
+    return solution.u[end], integral.total
+end
+
+# Integrates over the step that the adjoint made last, before the loss's derivatives are added to `λ`.
+struct AddStep{T,F}
+    integral::Integral{T}
+    integrand::F
+    λ::Vector{T}
+end
+
+function (add::AddStep)(integrator)
+    (; integral, integrand, λ) = add
+    add_step!(integral, integrator.tprev, integrator.t, integrand.sol.t) do out, t
+        integrator(λ, t)
+        integrand(out, t, λ)
+    end
+    return SciMLBase.derivative_discontinuity!(integrator, false)
 end
 
 function adjoint_solve(adjoint::Adjoint, sensealg::QuadratureAdjoint)
@@ -147,16 +163,12 @@ function adjoint_solve(adjoint::Adjoint, sensealg::QuadratureAdjoint)
     integrand = SciMLSensitivity.AdjointSensitivityIntegrand(
         trajectory, solution, sensealg, nothing
     )
-    dp = zero(trajectory.prob.p)
-    times = [trajectory.prob.tspan[1]; ts]
-    for i in 1:(length(times) - 1)
-        times[i] == times[i + 1] && continue
-        part, _ = quadgk(
-            integrand, times[i], times[i + 1]; atol=sensealg.abstol, rtol=sensealg.reltol
-        )
-        dp .+= vec(part)
+    integral = Integral(trajectory.prob.p, sensealg.reltol, sensealg.abstol)
+    for i in length(solution.t):-1:2
+        solution.t[i] == solution.t[i - 1] && continue # where a loss's derivative is added
+        add_step!(integrand, integral, solution.t[i], solution.t[i - 1], trajectory.t)
     end
-    return solution.u[end], dp
+    return solution.u[end], integral.total
 end
 
 function with_jacobian(problem, adjoint::Adjoint{T}) where {T}

@@ -177,11 +177,7 @@ class JuliaEngine:
             or _SENSITIVITY in self.loaded
         ):
             return
-        packages = {
-            "SciMLSensitivity": "1ed8b502-d754-442c-8d5d-10ac956f44a1",
-            "DiffEqCallbacks": "459566f4-90b8-5000-8ac3-15dfb0a30def",
-            "QuadGK": "1fd47b50-473d-5c70-9696-f719f8f3bcdc",
-        }
+        packages = {"SciMLSensitivity": "1ed8b502-d754-442c-8d5d-10ac956f44a1"}
         require(self, _SENSITIVITY, packages, "continuous adjoints")
         self.loaded.add(_SENSITIVITY)
 
