@@ -1,6 +1,8 @@
-"""Gradients by parameters that the adjoint's steps know nothing of, such as an interpolated input's."""
+"""Gradients by what the adjoint's steps know nothing of, such as an interpolated input's values."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -20,10 +22,10 @@ def hats(t: Tensor) -> Tensor:
 
 
 def exact(end: float) -> Tensor:
-    """Of ``y' = -RATE y + hats(t) @ u``, the derivative of ``y(end)`` by ``u``, by 20 points a knot."""
+    """The derivative of ``y(end)`` by ``u``, with 20 points between knots."""
     nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(20))
     total = torch.zeros(11, dtype=D)
-    for left, right in zip(KNOTS[:-1], KNOTS[1:], strict=True):
+    for left, right in pairwise(KNOTS):
         for x, w in zip(nodes, weights, strict=True):
             t = (left + right) / 2 + x * (right - left) / 2
             if t < end:
