@@ -28,7 +28,7 @@ class GaussAdjoint(SensitivityAlgorithm):
     """The adjoint solved backwards, parameter gradients by quadrature over its steps.
 
     It reads the interpolated forward solution. The quadrature refines each step until it is within
-    the solve's tolerances: Gauss's rule alone, SciMLSensitivity's, sees no input that changes within
+    the solve's tolerances: Gauss's rule alone, SciMLSensitivity's, misses inputs that change within
     the adjoint's steps. The Julia engine's default for implicit methods but Rodas4 and Rodas5P, and
     for these where :class:`DiscreteAdjoint` lacks second derivatives. With any implicit method the
     forward solution that it reads and the adjoint are Rodas5P's, at the same tolerances: its
