@@ -264,9 +264,25 @@ function interpolate(
     # Some interpolations evaluate the right-hand side once more.
     with_constants(model, solved.constants) do
         for (i, t) in enumerate(times)
-            u = order == 0 ? solution(t) : solution(t, Val{1})
+            u = order == 0 ? solution(t) : slope(solved, t)
             copyto!(out, (i - 1) * n + 1, u, 1, n)
         end
     end
     return nothing
+end
+
+# QNDF's interpolation knows only states. The error of its Newton iteration over a first step's length, 1e-10
+# over 1e-9, is a derivative that is 16% off. Where both differ by no more than errors that the
+# tolerances allow, over the step, the right-hand side is nearer.
+function slope(solved::Solved, t)
+    (; model, settings, solution) = solved
+    found = solution(t, Val{1})
+    settings.method == "QNDF" && model.mass === nothing || return found
+    i = clamp(searchsortedlast(solution.t, t), 1, length(solution.t) - 1)
+    step = solution.t[i + 1] - solution.t[i]
+    u = solution(t)
+    du = zero(u)
+    solution.prob.f(du, u, solved.p, t)
+    near = @. abs(du - found) * step <= 10 * (settings.atol + settings.rtol * abs(u))
+    return all(near) ? du : found
 end
