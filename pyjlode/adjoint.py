@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .check import State, is_fixed, make_problem
-from .errors import ArgumentError, UnsupportedError
+from .check import State, check_one_tolerance, is_fixed, make_problem
+from .errors import ArgumentError
 from .methods import find_method
 from .odeint import solve_problem
 from .options import check_adjoint_options
@@ -120,11 +120,7 @@ def odeint_adjoint(
 def _tolerance(name: str, value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, (tuple, list)) or (isinstance(value, Tensor) and value.dim() > 0):
-        raise UnsupportedError(f"{name} must be one number: the adjoint has states of its own.")
-    if not 0 <= float(value) < float("inf"):
-        raise ArgumentError(f"{name} must be a number not below zero, not {value!r}.")
-    return float(value)
+    return check_one_tolerance(name, value)
 
 
 def _callbacks(func: object) -> dict[str, Callable[..., object]]:

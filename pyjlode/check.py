@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import split
-from .errors import ArgumentError, warn
+from .errors import ArgumentError, UnsupportedError, warn
 from .independent import check_alone, count_rows
 from .mass_matrix import DEFAULT, check_mass_matrix
 from .methods import Method, find_method
@@ -204,6 +204,20 @@ def _check_tolerance(name: str, value: Any, default: float, layout: Layout) -> T
             ) from error
         flat.append(full.repeat_interleave(2) if is_complex else full)
     return torch.cat(flat)
+
+
+def check_one_tolerance(name: str, value: Any, zero: bool = True) -> float:
+    """A tolerance where components cannot have their own; ``zero`` says whether it may be zero."""
+    if isinstance(value, (tuple, list)) or getattr(value, "ndim", 0) > 0:
+        raise UnsupportedError(
+            f"{name} must be one number here, not one for each component; odeint, daeint and "
+            "ddeint take tolerances by component."
+        )
+    number = float(_as_number(name, value))
+    if not (0 <= number < inf and (zero or number > 0)):
+        least = "not below zero" if zero else "above zero"
+        raise ArgumentError(f"{name} must be a number {least}, not {value!r}.")
+    return number
 
 
 def _as_number(name: str, value: Any) -> Tensor:

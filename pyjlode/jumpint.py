@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .brownian import check_seed, new_seed
+from .check import check_one_tolerance
 from .engine import choose_engine
 from .errors import ArgumentError, DerivativeError, UnsupportedError
 from .methods import Method, find_method
@@ -209,8 +210,7 @@ def _check(
     if func is not None:
         _check_shape("func", func, times[0], y0, y0.shape[-1])
     for name, value in (("rtol", rtol), ("atol", atol)):
-        if not 0 < float(value) < inf:
-            raise ArgumentError(f"{name} must be above zero, not {value!r}.")
+        check_one_tolerance(name, value, zero=False)
     for name, value in options.items():
         if name not in _OPTIONS:
             raise ArgumentError(unknown("option of jumpint", name, _OPTIONS))

@@ -144,7 +144,10 @@ def refuse(problem: Problem, plain: bool) -> None:
     if problem.watch or problem.norm is not None:
         raise UnsupportedError(f"{name} has no callbacks and no norm; leave them out.")
     if isinstance(problem.rtol, Tensor) or isinstance(problem.atol, Tensor):
-        raise UnsupportedError(f"With {name} rtol and atol must be one number.")
+        raise UnsupportedError(
+            f"{name} takes one number for rtol and for atol, not one for each component; "
+            "methods of first-order equations, such as Vern9, take tolerances by component."
+        )
     if method.problem == SECOND_ORDER and problem.direction < 0:
         raise UnsupportedError(
             f"{name} solves forward in time only; turn time round in func, with -v for v, or use a "

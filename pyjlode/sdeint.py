@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .brownian import BrownianPath, called, check_seed, draw, new_seed
+from .check import check_one_tolerance
 from .engine import choose_engine
 from .errors import ArgumentError, DerivativeError, UnsupportedError
 from .problem import Statistics
@@ -220,8 +221,7 @@ def sdeint(
                 "or leave adaptive out."
             )
         for name, value in (("rtol", rtol), ("atol", atol), ("dt_min", dt_min)):
-            if not 0 <= float(value) < float("inf"):
-                raise ArgumentError(f"{name} must be a number not below zero, not {value!r}.")
+            check_one_tolerance(name, value)
         most = int((options or {}).get("max_num_steps", 1_000_000))
         steps = AdaptiveSteps(
             new_seed() if seed is None else check_seed(seed),

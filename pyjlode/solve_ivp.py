@@ -61,7 +61,7 @@ class Request:
     terminal: list[int]
     direction: list[int]
     vectorized: bool
-    rtol: float
+    rtol: Any
     atol: Any
     jac: Any
     options: dict[str, Any] = field(default_factory=dict)
@@ -83,7 +83,7 @@ def solve_ivp(
     vectorized: bool = False,
     args: tuple[Any, ...] | None = None,
     *,
-    rtol: float = 1e-3,
+    rtol: Any = 1e-3,
     atol: Any = 1e-6,
     jac: Any = None,
     first_step: float | None = None,
@@ -118,8 +118,8 @@ def solve_ivp(
         Whether ``fun`` also takes ``y`` of shape ``(n, k)``.
     args : tuple, optional
         Further arguments of ``fun``, ``jac`` and ``events``.
-    rtol, atol : float
-        Tolerances. ``atol`` may have the shape of ``y0``.
+    rtol, atol : float or array_like
+        Tolerances, of all components or of each, in the shape of ``y0``.
     jac : callable, array_like or None, optional
         The Jacobian, for implicit methods; without it, differences. A traced function has its own.
     first_step, max_step : float, optional
@@ -202,7 +202,7 @@ def _check(
         terminal=terminal,
         direction=direction,
         vectorized=vectorized,
-        rtol=_check_rtol(rtol),
+        rtol=_check_rtol(rtol, len(state)),
         atol=_check_atol(atol, len(state)),
         jac=jac,
         options=_check_options(options, abs(end - start)),
@@ -265,17 +265,17 @@ def _check_times(t_eval: Any, start: float, end: float) -> np.ndarray | None:
     return times
 
 
-def _check_rtol(rtol: Any) -> float:
+def _check_rtol(rtol: Any, size: int) -> Any:
     values = np.asarray(rtol, dtype=np.float64)
-    if values.ndim and np.ptp(values) > 0:
-        raise UnsupportedError("rtol must be one number for all components; atol can differ.")
-    value = float(values.max())
-    if value < 0:
+    if values.ndim > 0 and values.shape != (size,):
+        raise ValueError(f"`rtol` has shape {values.shape}; it must be a number or ({size},).")
+    if np.any(values < 0):
         raise ValueError("`rtol` must be positive.")
     least = 100 * float(np.finfo(np.float64).eps)
-    if value < least:
+    if np.any(values < least):
         warnings.warn(f"`rtol` is too low, setting to {least:g}", stacklevel=4)
-    return max(value, least)
+    values = np.maximum(values, least)
+    return float(values.max()) if values.size and np.ptp(values) == 0 else values
 
 
 def _check_atol(atol: Any, size: int) -> Any:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .check import State, make_problem
+from .check import State, check_one_tolerance, make_problem
 from .engine import choose_engine
-from .errors import ArgumentError, UnsupportedError
+from .errors import UnsupportedError
 from .names import unknown
 from .problem import Statistics
 
@@ -85,8 +85,8 @@ def steady_state(
     if method not in METHODS:
         raise ValueError(unknown("method", method, METHODS))
     for name, value in (("rtol", rtol), ("atol", atol)):
-        if value is not None and not 0 < float(value) < float("inf"):
-            raise ArgumentError(f"{name} must be a number above zero, not {value!r}.")
+        if value is not None:
+            check_one_tolerance(name, value, zero=False)
     problem, unflatten = make_problem(func, y0, [0.0, 1.0], rtol, atol, "Rodas5P")
     stats = stats if stats is not None else Statistics()
     if problem.y0.numel() == 0:

@@ -107,11 +107,13 @@ def _coordinates(request: Request) -> Coordinates:
     return Coordinates(len(y0), bool(is_complex), request.forward)
 
 
-def _atol(request: Request, c: Coordinates) -> Tolerance:
+def _tolerance(value: Any, c: Coordinates) -> Tolerance:
     """One number, or one for each number of the solver's state."""
-    if np.ndim(request.atol) == 0:
-        return float(request.atol)
-    return torch.from_numpy(np.repeat(request.atol, 1 + c.is_complex))
+    return (
+        float(value)
+        if np.ndim(value) == 0
+        else torch.from_numpy(np.repeat(value, 1 + c.is_complex))
+    )
 
 
 def _problem(
@@ -121,8 +123,8 @@ def _problem(
         func=func,
         y0=u0,
         t=torch.tensor([c.direction * x for x in request.span], dtype=torch.float64),
-        rtol=request.rtol,
-        atol=_atol(request, c),
+        rtol=_tolerance(request.rtol, c),
+        atol=_tolerance(request.atol, c),
         method=method,
         sensealg=None,
         options={"max_num_steps": _MAX_STEPS, **request.options},
