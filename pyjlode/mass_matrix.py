@@ -21,8 +21,7 @@ METHODS = (
     "Rodas4", "Rodas42", "Rodas4P", "Rodas4P2", "Rodas5", "Rodas5P", "Rodas5Pe", "Rodas5Pr",
     "FBDF", "QNDF", "QBDF", "RadauIIA5",
 )  # fmt: skip
-"""Those whose numbers were right when they were tried with a singular matrix (RadauIIA9's were off
-by 7e-4 on Robertson's problem at ``rtol=1e-8``)."""
+"""Those whose numbers were right when they were tried with a singular matrix."""
 
 DEFAULT = "Rodas5P"
 

@@ -99,8 +99,7 @@ a step's end, as they should be.
 OrdinaryDiffEqSDIRK 2.7.1 has other times for Kvaerno3, Kvaerno4, Kvaerno5 (γ for 2γ in the second
 stage), SSPSDIRK2 and ESDIRK547L2SA2. Of an equation that depends on time these have order 1 so, and
 Kvaerno5 order 3; of one that does not, their own. The derivative, between steps that Hermite's
-interpolation needs, it has at the step's start for SDIRK2 and SSPSDIRK2, and at the last stage,
-which is not the end, for SFSDIRK4 to SFSDIRK8.
+interpolation needs, it has at the step's start for SDIRK2 and SSPSDIRK2.
 """
 function started(problem, method; options...)
     integrator = init(problem, method; options...)

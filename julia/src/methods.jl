@@ -79,7 +79,7 @@ is_explicit(constructor) = !OrdinaryDiffEqCore.isimplicit(constructor())
 # Some methods run their stages in threads unless told not to: a model's memory is for one.
 function serial(name, constructor)
     threaded = startswith(name, "KuttaPRK") || occursin("Extrapolation", name) ||
-        name in ("AitkenNeville", "AdaptiveRadau", "PDIRK44")
+        name in ("AitkenNeville", "PDIRK44")
     return threaded ? (; options...) -> constructor(; threading=false, options...) : constructor
 end
 
