@@ -51,6 +51,7 @@ from .neural_ode import NeuralODE
 from .odeint import odeint, odeint_event
 from .preset_time import PresetTimeCallback
 from .problem import Statistics
+from .runtime import julia_lock
 from .sdeint import sdeint
 from .sensealg import (
     BacksolveAdjoint,
@@ -121,6 +122,7 @@ __all__ = [
     "find_method",
     "find_sensealg",
     "hermite_cubic_coefficients_with_backward_differences",
+    "julia_lock",
     "jumpint",
     "linear_interpolation_coeffs",
     "methods",

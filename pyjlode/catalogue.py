@@ -324,7 +324,7 @@ ELSEWHERE: dict[str, str] = {
     for name in names.split()
 }
 
-# These are adaptive by OrdinaryDiffEq's account, but not as near as tolerances ask. Here their steps
+# These are adaptive by OrdinaryDiffEq's account, but not as near as tolerances ask. Here steps
 # are fixed, with which they have their orders:
 # - FRK65, SIR54, Alshina2, Alshina3, PFRK87 and SSPRK932 take thousands of steps on a smooth
 #   equation.

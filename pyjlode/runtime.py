@@ -5,22 +5,27 @@ Importing this starts nothing; :func:`start` does, once a process.
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import os
 import re
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, wraps
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from . import config
 from .config import JuliaSource
 from .errors import JuliaNotFoundError, PyjlodeError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _ADVICE = (
     "`pyjlode setup` installs Julia and its packages; "
@@ -30,6 +35,8 @@ _ADVICE = (
 # More threads than this have little left to do each.
 _MOST_THREADS = 8
 
+# Around each call of Julia: a function of Python's that Julia calls may solve again.
+_entry = threading.RLock()
 _lock = threading.Lock()
 _running: Runtime | None = None
 _forked = False
@@ -54,26 +61,43 @@ class Runtime:
     main: Any
     versions: dict[str, str]
     source: JuliaSource
-    thread: int = field(default_factory=threading.get_ident)
 
-    def check_thread(self) -> None:
-        """Julia is entered only from the thread and the process that started it.
 
-        Raises
-        ------
-        PyjlodeError
-            If this is another thread or a forked child.
-        """
+@contextmanager
+def julia_lock() -> Iterator[None]:
+    """Have Julia to oneself, for calls through juliacall in a thread of one's own.
+
+    All solves and gradients do. Two threads that run Julia at once can wait for each other for ever:
+    one for Python's interpreter, the other for Julia's garbage collector (issues 578 and 627 of
+    PythonCall.jl).
+
+    Examples
+    --------
+    >>> from pyjlode import julia_lock
+    >>> with julia_lock():  # juliacall.Main.f(x) here
+    ...     pass
+    """
+    with _entry:
+        yield
+
+
+def in_julia(function: Callable[P, R]) -> Callable[P, R]:
+    """Have a function that calls Julia wait until no other thread does.
+
+    Its calls raise :class:`PyjlodeError` in a forked child, where Julia cannot run.
+    """
+
+    @wraps(function)
+    def entered(*args: P.args, **kwargs: P.kwargs) -> R:
         if _forked:
             raise PyjlodeError(
                 "This process was forked from one that runs Julia, which cannot work. "
                 "Start workers with the 'spawn' method."
             )
-        if threading.get_ident() != self.thread:
-            raise PyjlodeError(
-                "Julia was started in another thread. Solve in that thread, or use "
-                'engine="torch" here.'
-            )
+        with _entry:
+            return function(*args, **kwargs)
+
+    return entered
 
 
 def julia_package() -> Path:
@@ -129,7 +153,11 @@ def _start(source: JuliaSource) -> Runtime:
         main.seval("dir -> push!(LOAD_PATH, dir)")(str(julia_package()))
         main.seval("import Pyjlode")
         module = main.Pyjlode
+        _leave_to_other_threads(main)
+        module.watch_signals(_nothing)
         versions = {str(k): str(v) for k, v in module.versions().items()}
+    except PyjlodeError:
+        raise
     except Exception as error:
         reason = str(error).strip().splitlines()
         raise JuliaNotFoundError(
@@ -176,8 +204,8 @@ def _set_environment(source: JuliaSource) -> None:
         threads = str(min(_cores(), _MOST_THREADS))
     defaults = {
         "PYTHON_JULIACALL_THREADS": threads,
-        # With one thread Julia needs no signals; with several its garbage collector does.
-        "PYTHON_JULIACALL_HANDLE_SIGNALS": "no" if threads == "1" else "yes",
+        # By one Julia's garbage collector stops other threads that run Julia.
+        "PYTHON_JULIACALL_HANDLE_SIGNALS": "yes",
         "PYTHON_JULIACALL_STARTUP_FILE": "no",
         "PYTHON_JULIACALL_AUTOLOAD_IPYTHON_EXTENSION": "no",
         # PythonCall uses the Python that called it; it must not set up another with conda.
@@ -187,12 +215,41 @@ def _set_environment(source: JuliaSource) -> None:
         os.environ.setdefault(name, value)
 
 
+def _leave_to_other_threads(main: Any) -> None:
+    """Let Julia run in other threads while this one, which started it, runs Python.
+
+    Julia's garbage collector waits for every thread that does not count as safe, and the thread
+    that started Julia does not (issues 578 and 627 of PythonCall.jl). From here on it does whenever
+    it is outside Julia: a call of Julia restores the state that it found.
+
+    Raises
+    ------
+    PyjlodeError
+        If the caller's own juliacall started Julia in another thread.
+    """
+    if int(main.seval("Threads.threadid()")) != 1:
+        raise PyjlodeError(
+            "juliacall started Julia in another thread. Call pyjlode.engine_info() in that thread "
+            'first, or use engine="torch".'
+        )
+    enter, leave = (
+        ctypes.PYFUNCTYPE(ctypes.c_int8)(int(main.seval(f"UInt(cglobal(:jl_gc_{kind}_enter))")))
+        for kind in ("safe", "unsafe")
+    )
+    enter()
+    atexit.register(leave)
+
+
+def _nothing() -> None:
+    """Python handles signals when Julia calls it."""
+
+
 @contextmanager
 def _own_signals() -> Iterator[None]:
     """Signals stay Python's, Ctrl-C among them.
 
-    With several threads Julia needs handlers of its own, for its garbage collector. With those it
-    also has a thread that waits for interrupts, and blocks them in this one.
+    Julia needs handlers of its own, for its garbage collector. With those it also has a thread that
+    waits for interrupts, and blocks them in this one.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield

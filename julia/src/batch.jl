@@ -128,11 +128,23 @@ function in_threads(f::F, n::Int) where {F}
     tasks = [Threads.@spawn(take_turns(f, next, n)) for _ in 1:others]
     try
         take_turns(f, next, n)
+        foreach(await, tasks)
     finally
-        foreach(settle, tasks)
+        stop_others(() -> foreach(settle, tasks))
     end
     for task in tasks
         istaskfailed(task) && throw(task.exception)
+    end
+    return nothing
+end
+
+# Waits for the others and looks for signals: `wait` would not.
+function await(task)
+    start = time_ns()
+    while !istaskdone(task)
+        now = time_ns()
+        check_signals(now)
+        now - start < 200_000 ? yield() : Libc.systemsleep(1e-4)
     end
     return nothing
 end

@@ -42,14 +42,22 @@ end
 function forward_handed(
     model::Model, settings::Settings, keep, checkpoints, watch=nothing, dense=false
 )
-    return forward(
-        model, settings, handed_inputs(model)..., String(keep), Int(checkpoints), watch, dense
-    )
+    inputs = handed_inputs(model)
+    how = (String(keep), Int(checkpoints), watch, Bool(dense))
+    return beside_python(() -> forward(model, settings, inputs..., how...), model, settings, watch)
 end
 
 "[`forward_rows`](@ref) of the same arrays."
 function forward_rows_handed(model::Model, settings::Settings, keep, checkpoints)
-    return forward_rows(model, settings, handed_inputs(model)..., String(keep), Int(checkpoints))
+    inputs = handed_inputs(model)
+    how = (String(keep), Int(checkpoints))
+    return beside_python(() -> forward_rows(model, settings, inputs..., how...), model, settings)
+end
+
+# Python's other threads run during a solve that calls no Python function.
+function beside_python(f::F, model::Model, settings::Settings, watch=nothing) where {F}
+    needed = calls_python(model) || settings.norm.f !== nothing || watch !== nothing
+    return needed ? f() : without_gil(f)
 end
 
 function handed_inputs(::Model{T}) where {T}
@@ -68,10 +76,10 @@ function backward_handed(solved, sensealg, settings::Settings)
     T = eltype(solved.p)
     table = pieces(3)
     gradient_p = zeros(T, solved.model.parameters)
-    message = backward_reported(
-        solved, sensealg, settings, handed(T, 1), handed(T, 2), gradient_p, handed(T, 4),
-        handed(Float64, 5),
-    )
+    arrays = handed(T, 1), handed(T, 2), gradient_p, handed(T, 4), handed(Float64, 5)
+    message = beside_python(solved.model, settings) do
+        backward_reported(solved, sensealg, settings, arrays...)
+    end
     scatter_pieces!(table, gradient_p)
     return message
 end

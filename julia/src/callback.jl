@@ -26,15 +26,27 @@ end
 struct PythonValue <: Function
     f::Py
 end
-(c::PythonValue)(du, u, p, t) = (c.f(du, u, p, t); nothing)
+(c::PythonValue)(du, u, p, t) = (call_python(c.f, du, u, p, t); nothing)
 
 struct PythonPull <: Function
     f::Py
     which::Int
 end
-(c::PythonPull)(out, v, u, p, t) = (c.f(c.which, out, v, u, p, t); nothing)
+(c::PythonPull)(out, v, u, p, t) = (call_python(c.f, c.which, out, v, u, p, t); nothing)
 
 struct PythonPullBoth <: Function
     f::Py
 end
-(c::PythonPullBoth)(g, gp, v, u, p, t) = (c.f(0, g, v, u, p, t); c.f(1, gp, v, u, p, t); nothing)
+
+function (c::PythonPullBoth)(g, gp, v, u, p, t)
+    call_python(c.f, 0, g, v, u, p, t)
+    call_python(c.f, 1, gp, v, u, p, t)
+    return nothing
+end
+
+"Whether any function of a model is Python's."
+function calls_python(model::Model)
+    model.value.f isa PythonValue && return true
+    model.split === nothing && return false
+    return calls_python(model.split.stiff) || calls_python(model.split.nonstiff)
+end

@@ -16,7 +16,7 @@ ranges(ends) = [a:b for (a, b) in eachcol(reshape(Vector{Int}(ends), 2, :))]
 (norm::Norm)(x::Number, t) = abs(x)
 
 function (norm::Norm)(x::AbstractVector{T}, t) where {T<:AbstractFloat}
-    norm.f === nothing || return T(PythonCall.pyconvert(Float64, norm.f(x)))
+    norm.f === nothing || return T(PythonCall.pyconvert(Float64, call_python(norm.f, x)))
     isempty(norm.parts) && return root_mean_square(x, eachindex(x))
     largest = zero(T)
     for part in norm.parts

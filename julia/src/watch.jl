@@ -22,12 +22,12 @@ function watched!(integrator, watch::Py)
             code = SciMLBase.check_error!(integrator)
             successful_retcode(code) || return integrator.sol
             t, dt, u = integrator.t, integrator.dt, copy(integrator.uprev)
-            watch("step", t, u, dt)
+            call_python(watch, "step", t, u, dt)
             last = integrator.next_step_tstop
             last ? handle_tstop_step!(integrator) : perform_step!(integrator, integrator.cache)
             loopfooter!(integrator)
             accepted = !opts.adaptive || integrator.accept_step
-            watch(accepted ? "accept" : "reject", t, u, dt)
+            call_python(watch, accepted ? "accept" : "reject", t, u, dt)
             (isempty(opts.tstops) || last) && break
         end
         handle_tstop!(integrator)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..problem import Problem
+from ..runtime import in_julia
 from .arrays import as_array, in_memory, unflatten
 from .models import Model
 from .node import once
@@ -36,6 +37,7 @@ class AlgebraicSolve:
         """The state, and Julia's ``Start`` for its gradient."""
         raise NotImplementedError
 
+    @in_julia
     def pull_back(
         self, found: Any, cotangent: Tensor, shapes: list[torch.Size]
     ) -> tuple[Tensor, Tensor, list[Tensor]]:

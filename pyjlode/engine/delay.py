@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import SolverError, UnsupportedError
 from ..methods import Method
 from ..problem import Problem, Statistics
+from ..runtime import in_julia
 from ..trace.transforms import refuse_transforms
 from .arrays import as_array, in_memory, unflatten
 from .extension import require
@@ -30,9 +31,9 @@ _PACKAGES = {"DelayDiffEq": "bcd4f6db-9728-5f36-b5f7-82caef46ccdb"}
 _EXTENSION = "PyjlodeDelayExt"
 
 
+@in_julia
 def solve_delay(engine: JuliaEngine, delay: DelayProblem, stats: Statistics) -> Tensor:
     """The states, of shape ``(T, *y0.shape)``, with a gradient where one is needed."""
-    engine.runtime.check_thread()
     refuse_transforms("A delay equation")
     problem = delay.problem
     equation = _equation(engine, delay)
@@ -178,6 +179,7 @@ class _DelaySolve:
             parts_of(sizes),
         )  # fmt: skip
 
+    @in_julia
     def backward(
         self, steps: Any, cotangent: Tensor, with_lags: bool, with_t: bool
     ) -> tuple[Tensor, Tensor | None, Tensor | None, list[Tensor]]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..events import as_values
 from ..methods import Method
 from ..problem import Problem, Tolerance
+from ..runtime import in_julia
 from ..trace.transforms import refuse_transforms
 from . import Engine
 from .models import Model, Wanted
@@ -37,10 +38,10 @@ class _Formulation:
     events: Model | None
 
 
+@in_julia
 def solve(engine: Engine, request: Request, method: Method) -> dict[str, Any]:
     """What a result is made of: steps, events, counts and an interpolation."""
     julia = cast("JuliaEngine", engine)
-    julia.runtime.check_thread()
     refuse_transforms("solve_ivp")
     start, end = request.span
     if start == end or len(request.y0) == 0:

@@ -16,7 +16,7 @@ from ..errors import UnsupportedError, warn
 from ..methods import Method, find_method
 from ..partitioned import takes_time, time_dependent
 from ..problem import Interpolant, Problem, Statistics
-from ..runtime import Runtime
+from ..runtime import Runtime, in_julia
 from ..sensealg import (
     BacksolveAdjoint,
     DiscreteAdjoint,
@@ -83,16 +83,16 @@ class JuliaEngine:
     def method_name(self, problem: Problem) -> str:
         return (problem.method or _DEFAULT).name
 
+    @in_julia
     def solve(self, problem: Problem, stats: Statistics) -> Tensor:
-        self.runtime.check_thread()
         if "step_t" in problem.options or "jump_t" in problem.options:
             return solve_in_pieces(self.solve, problem, stats)
         if problem.projection is not None:
             return solve_projected(self, problem, stats)
         return self._solve(problem, stats, dense=False)[0]
 
+    @in_julia
     def solve_dense(self, problem: Problem, stats: Statistics) -> tuple[Tensor, Interpolant]:
-        self.runtime.check_thread()
         if "step_t" in problem.options or "jump_t" in problem.options:
             raise UnsupportedError(
                 "A solve in pieces has no interpolation; leave step_t and jump_t out, or ask for "
@@ -101,10 +101,10 @@ class JuliaEngine:
         states, solve = self._solve(problem, stats, dense=True)
         return states, solve.interpolants[0]
 
+    @in_julia
     def solve_event(
         self, problem: Problem, event: Problem, stats: Statistics
     ) -> tuple[Tensor, Tensor, int]:
-        self.runtime.check_thread()
         refuse_transforms("A solve until an event")
         return solve_event(self, problem, event, stats)
 

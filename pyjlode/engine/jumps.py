@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import SolverError, UnsupportedError
 from ..problem import Problem
+from ..runtime import in_julia
 from ..trace.transforms import refuse_transforms
 from ..translate.draws import Draw
 from .arrays import as_array
@@ -30,9 +31,9 @@ def load_extension(engine: JuliaEngine) -> Any:
     return require(engine, "PyjlodeJumpExt", _PACKAGES, "jump processes")
 
 
+@in_julia
 def solve_jumps(engine: JuliaEngine, problem: JumpProblem) -> Tensor:
     """The states."""
-    engine.runtime.check_thread()
     refuse_transforms("A jump process")
     rate = _model(engine, problem, problem.rate, "rate")
     drift = None if problem.func is None else _model(engine, problem, problem.func, "func")

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import SolverError, UnsupportedError
 from ..methods import Method
 from ..problem import Problem, Statistics
+from ..runtime import in_julia
 from ..sensealg import DiscreteAdjoint
 from ..translate.draws import Draw
 from .arrays import as_array, in_memory, unflatten
@@ -158,6 +159,7 @@ class _ProjectedSolve:
         self.stats.take(counts)
         return out, solved
 
+    @in_julia
     def backward(self, solved: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients with respect to the initial state and the parameters."""
         assert self.tangent is not None

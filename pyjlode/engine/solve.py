@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import SolverError, UnsupportedError
 from ..methods import Method
 from ..problem import SCIML_COUNTS, Interpolant, Problem, Statistics, tightest
+from ..runtime import in_julia
 from ..sensealg import (
     BacksolveAdjoint,
     DiscreteAdjoint,
@@ -85,6 +86,7 @@ class Solve:
             )
         return nullcontext()
 
+    @in_julia
     def replay(self, solved: Any) -> Replay:
         """The steps that the solve accepted, to be made again in torch.
 
@@ -178,6 +180,7 @@ class Solve:
         self.stats.rows = dict(zip(SCIML_COUNTS, info[:, 2:6].long().unbind(1), strict=True))
         self.stats.take(_named(info[:, 2:6].sum(0).tolist()))
 
+    @in_julia
     def backward(
         self, solved: Any, cotangent: Tensor, with_t: bool, shapes: Sequence[torch.Size]
     ) -> tuple[Tensor, Tensor, list[Tensor]]:

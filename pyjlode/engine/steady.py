@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError, SolverError
 from ..problem import Problem, Statistics, tightest
+from ..runtime import in_julia
 from ..trace.transforms import refuse_transforms
 from .algebraic import AlgebraicSolve, AlgebraicState
 from .arrays import as_array, flatten, in_memory
@@ -19,9 +20,9 @@ from .models import Wanted, depends_on_time
 _MAX_STEPS = 100_000
 
 
+@in_julia
 def solve_steady(engine: Any, problem: Problem, method: str, stats: Statistics) -> Tensor:
     """The steady state, with a gradient where one is needed."""
-    engine.runtime.check_thread()
     refuse_transforms("A steady state")
     engine.module.load_steady(method)
     model = engine.models.get(problem, wanted=Wanted.JACOBIAN)

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..brownian import BrownianPath, path_of
 from ..errors import SolverError, UnsupportedError
 from ..problem import Problem, Statistics
+from ..runtime import in_julia
 from ..stochastic_methods import WITH_GRADIENT
 from ..translate.draws import Draw
 from .arrays import as_array, in_memory, unflatten
@@ -32,6 +33,7 @@ _PACKAGES = {
 }
 
 
+@in_julia
 def solve_stochastic(
     engine: JuliaEngine,
     problem: StochasticProblem,
@@ -41,7 +43,6 @@ def solve_stochastic(
     """The states, with a gradient where one is needed, and what gives the Brownian motion."""
     from ..sdeint import AdaptiveSteps
 
-    engine.runtime.check_thread()
     adaptive = isinstance(steps, AdaptiveSteps)
     gradients = torch.is_grad_enabled() and problem.method.gradient and not adaptive
     equation = _equation(engine, problem, gradients)
@@ -209,6 +210,7 @@ class _FixedSolve:
         self.stats.naccept = len(steps.t) - 1
         return out, (solved, dW)
 
+    @in_julia
     def backward(self, kept: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients with respect to the initial state and the parameters."""
         equation, (solved, _) = self.equation, kept

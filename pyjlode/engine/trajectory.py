@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import SolverError
 from ..methods import Method
 from ..problem import Problem, Statistics
+from ..runtime import in_julia
 from .arrays import as_array, flatten
 from .callback import Noted
 from .crossing import LEAVE, LEAVE_NEAR, zero_at_start
@@ -34,6 +35,7 @@ class JuliaInterpolant:
     solved: Any
     like: Tensor
 
+    @in_julia
     def __call__(self, times: Tensor, order: int) -> Tensor:
         out = torch.empty((times.numel(), *self.like.shape), dtype=self.like.dtype)
         with self.model.errors():
