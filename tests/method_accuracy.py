@@ -195,9 +195,9 @@ def fixed(method: Method, case: Case) -> Iterator[Measured]:
     order = method.order
     if case is STIFF:
         case, order = replace(case, y0=torch.full((2,), 1.5, dtype=D), exact=_slow), min(order, 2)
-    size = (0.2 if case.t[-1] > 5 else 0.1) * (
-        4 if method.order >= 8 and case.name != "stiff" else 1
-    )
+    size = 0.2 if case.t[-1] > 5 else 0.05
+    if method.order >= 8 and case.name != "stiff":
+        size *= 4
     before, last = math.inf, size
     for step in (size, size / 2, size / 4, size / 16):
         states, _ = solve(method, case, rtol=1e-12, atol=1e-12, options={"step_size": step})
