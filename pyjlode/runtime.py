@@ -68,7 +68,7 @@ def julia_lock() -> Iterator[None]:
     """Have Julia to oneself, for calls through juliacall in a thread of one's own.
 
     All solves and gradients do. Two threads that run Julia at once can wait for each other for
-    ever: one for Python's interpreter, the other for Julia's garbage collector (issues 578 and 627 of
+    ever: one for Python's interpreter, the other for Julia's garbage collector (issues 578, 627 of
     PythonCall.jl).
 
     Examples

@@ -171,20 +171,7 @@ def test_doctor(julia: str, capsys: pytest.CaptureFixture) -> None:
         assert f"{name} {number}" in said
 
 
-def test_other_threads_and_forks_are_told(julia: str) -> None:
-    errors: list[Exception] = []
-
-    def work() -> None:
-        try:
-            odeint(lambda t, y: -y, torch.ones(1), [0.0, 1.0], engine="julia")
-        except PyjlodeError as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert "another thread" in str(errors[0])
-
+def test_forks_are_told(julia: str) -> None:
     if hasattr(os, "fork"):
         context = multiprocessing.get_context("fork")
         reader, writer = context.Pipe(duplex=False)
@@ -229,28 +216,79 @@ def test_unreachable_is_false_only_with_an_answer(monkeypatch: pytest.MonkeyPatc
     server.shutdown()
 
 
-@pytest.mark.parametrize("threads", ["1", "2"])
-def test_an_interrupt_is_pythons(julia: str, threads: str) -> None:
-    """While Python waits, and when a solve is done."""
-    code = """
-import os, signal, subprocess, sys, time, torch
-from pyjlode import odeint, runtime
-def solve():
-    odeint(lambda t, y: -y, torch.ones(2000, 3), [0.0, 1.0], engine="julia")
-solve()
+INTERRUPTED = """
+import os, signal, sys, threading, time, warnings
+import torch
+import pyjlode
+from pyjlode import ddeint, odeint, odeint_event, runtime, solve_ivp
+
+warnings.simplefilter("ignore")
+D = torch.float64
+w = torch.tensor(100.0, dtype=D, requires_grad=True)
+turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=D)
+y0 = torch.ones(20, 2, dtype=D)
+options = {"max_num_steps": 10**9}
+def f(t, y):
+    return w * y @ turn
+def in_python(t, y):
+    return torch.from_numpy(100 * y.detach().numpy() @ turn.numpy())
+def solve(t=1e7, func=f, **how):
+    return odeint(func, y0, [0.0, t], engine="julia", options=options, **how)
+def check():
+    y = odeint(lambda t, y: -y, torch.ones(1, dtype=D), [0.0, 1.0], engine="julia")
+    assert abs(y[-1] - 0.36787944117) < 1e-6
+
+def unrecorded(work):
+    with torch.no_grad():
+        work()
+done = solve(300.0)
+cases = {
+    "sleep": lambda: time.sleep(20),
+    "many": lambda: [solve(0.01) for _ in range(10**6)],
+    "forward": lambda: unrecorded(solve),
+    "stiff": lambda: unrecorded(lambda: solve(method="Rodas5P")),
+    "rows": lambda: unrecorded(lambda: solve(batch="independent")),
+    "python": lambda: unrecorded(lambda: solve(func=in_python)),
+    "event": lambda: unrecorded(lambda: odeint_event(
+        f, y0, torch.tensor(0.0, dtype=D), event_fn=lambda t, y: t - 1e7, engine="julia",
+        options=options)),
+    "delay": lambda: unrecorded(lambda: ddeint(
+        lambda t, y, past: f(t, y) + 0 * past, y0, [0.0, 1e7], lags=[1.0], engine="julia",
+        options=options)),
+    "backward": lambda: [done.sum().backward(retain_graph=True) for _ in range(10**3)],
+}
+with torch.no_grad():  # what compiles does so first: that is not interrupted
+    solve(0.1, method="Rodas5P"), solve(0.1, batch="independent"), solve(0.01, func=in_python)
+    odeint_event(f, y0, torch.tensor(0.0, dtype=D), event_fn=lambda t, y: t - 0.1, engine="julia")
+    ddeint(lambda t, y, past: f(t, y) + 0 * past, y0, [0.0, 0.1], lags=[1.0], engine="julia")
 print(runtime.start().main.seval("Threads.nthreads()"))
-for work in (lambda: time.sleep(20), lambda: [solve() for _ in range(10**6)]):
-    subprocess.Popen([sys.executable, "-c", f"import os; os.kill({os.getpid()}, {signal.SIGINT})"])
+for name, work in cases.items():
+    sent = []
+    def send():
+        sent.append(time.perf_counter())
+        os.kill(os.getpid(), signal.SIGINT)
+    timer = threading.Timer(0.5, send)
+    timer.start()
     try:
         work()
+        timer.cancel()
+        print(name, "ended by itself")
     except KeyboardInterrupt:
-        print("interrupted")
-solve()
+        late = time.perf_counter() - sent[0]
+        print(name, "late" if late > 1 else "interrupted", late if late > 1 else "")
+    check()
 """
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_interrupts(julia: str, threads: str) -> None:
+    """Within a second while Python waits, in every kind of solve, and the next one works."""
     names = ("PYTHON_JULIACALL_HANDLE_SIGNALS", "PYTHON_JULIACALL_THREADS", "JULIA_NUM_THREADS")
     environment = {k: v for k, v in os.environ.items() if k not in names}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300,
-        env={**environment, "JULIA_NUM_THREADS": threads},
+        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False,
+        timeout=300, env={**environment, "JULIA_NUM_THREADS": threads},
     )  # fmt: skip
-    assert done.stdout.split() == [threads, "interrupted", "interrupted"], done.stderr
+    cases = ["sleep", "many", "forward", "stiff", "rows", "python", "event", "delay", "backward"]
+    said = [line.strip() for line in done.stdout.splitlines()]
+    assert said == [threads, *(f"{case} interrupted" for case in cases)], done.stderr
