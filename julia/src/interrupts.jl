@@ -50,28 +50,22 @@ end
 """
     Clock()
 
-Counts calls and, from time to time, has [`check_signals`](@ref) look for a signal. A call costs a
-nanosecond: the time is read after so many calls as take some milliseconds.
+When a function that is called often is to look for signals.
 """
 mutable struct Clock
-    calls::Int # left until the time is read
-    stride::Int
-    read::UInt64
+    calls::Int # between two looks
+    last::UInt64
 end
-Clock() = Clock(1, 1, 0)
+Clock() = Clock(1, 0)
 
-@inline function tick!(clock::Clock)
-    clock.calls -= 1
-    clock.calls > 0 || read!(clock)
-    return nothing
-end
-
-@noinline function read!(clock::Clock)
+"[`check_signals`](@ref), and after how many calls again."
+function next_look!(clock::Clock)
     now = time_ns()
-    quick = now - clock.read < SIGNAL_INTERVAL ÷ 2
-    clock.stride = quick ? min(2clock.stride, 1 << 20) : max(clock.stride ÷ 4, 1)
-    clock.calls, clock.read = clock.stride, now
-    return check_signals(now)
+    quick = now - clock.last < SIGNAL_INTERVAL ÷ 2
+    clock.calls = quick ? min(2clock.calls, 1 << 20) : max(clock.calls ÷ 4, 1)
+    clock.last = now
+    check_signals(now)
+    return clock.calls
 end
 
 function check_signals(now=time_ns())
