@@ -223,6 +223,7 @@ import pyjlode
 from pyjlode import ddeint, odeint, odeint_event, runtime, solve_ivp
 
 warnings.simplefilter("ignore")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job ignores
 D = torch.float64
 w = torch.tensor(100.0, dtype=D, requires_grad=True)
 turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=D)
