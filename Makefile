@@ -17,10 +17,11 @@ test: $(VENV)/installed
 fuzz: $(VENV)/installed
 	PYJLODE_RANDOM_GRAPHS=2000 $(RUN) -m pytest tests/test_random_graphs.py
 
-# Every method of the catalogue, where the tests have one of each package. Most solves here are
-# shorter than the compilation of their method, so Julia interprets what is not compiled yet.
+# Every method of the catalogue, where the tests have one of each package: a quarter of an hour. Most
+# solves here are shorter than the compilation of their method.
 methods: $(VENV)/installed
-	PYJLODE_ALL_METHODS=1 PYTHON_JULIACALL_COMPILE=min $(RUN) -m pytest tests/test_methods.py tests/test_ddeint.py
+	PYJLODE_ALL_METHODS=1 PYTHON_JULIACALL_OPTIMIZE=1 $(RUN) -m pytest \
+		tests/test_methods.py tests/test_method_accuracy.py tests/test_ddeint.py
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .
