@@ -5,7 +5,6 @@ Importing this starts nothing; :func:`start` does, once a process.
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import os
 import re
@@ -232,12 +231,8 @@ def _leave_to_other_threads(main: Any) -> None:
             "juliacall started Julia in another thread. Call pyjlode.engine_info() in that thread "
             'first, or use engine="torch".'
         )
-    enter, leave = (
-        ctypes.PYFUNCTYPE(ctypes.c_int8)(int(main.seval(f"UInt(cglobal(:jl_gc_{kind}_enter))")))
-        for kind in ("safe", "unsafe")
-    )
+    enter = ctypes.PYFUNCTYPE(ctypes.c_int8)(int(main.seval("UInt(cglobal(:jl_gc_safe_enter))")))
     enter()
-    atexit.register(leave)
 
 
 def _nothing() -> None:

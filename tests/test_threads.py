@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -54,6 +56,26 @@ def long_solve(seconds: float) -> None:
             lambda t, y: rate * y @ TURN, torch.ones(20, 2, dtype=D), [0.0, 400.0], engine="julia",
             options={"max_num_steps": 10**7},
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_the_first_calls_in_threads(julia: str, threads: int) -> None:
+    """One starts Julia, and ends before the process does, which then ends as any other."""
+    code = f"""
+from concurrent.futures import ThreadPoolExecutor
+import torch
+from pyjlode import odeint
+def solve(_):
+    return float(odeint(lambda t, y: -y, torch.ones(1), [0.0, 1.0], engine="julia")[-1])
+with ThreadPoolExecutor({threads}) as pool:
+    found = list(pool.map(solve, range({threads})))
+assert all(abs(x - 0.367879) < 1e-5 for x in found), found
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False,
+        timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("options", [{}, {"batch": "independent"}, {"method": "Rodas5P"}])

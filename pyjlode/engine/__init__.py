@@ -107,6 +107,7 @@ def engine_info(name: str | None = None) -> EngineInfo:
     return EngineInfo(engine.name, engine.versions())
 
 
+@runtime.in_julia  # threads whose first call it is share one engine
 @functools.cache
 def _julia() -> Engine:
     from .julia import JuliaEngine

@@ -110,11 +110,9 @@ def _coordinates(request: Request) -> Coordinates:
 
 def _tolerance(value: Any, c: Coordinates) -> Tolerance:
     """One number, or one for each number of the solver's state."""
-    return (
-        float(value)
-        if np.ndim(value) == 0
-        else torch.from_numpy(np.repeat(value, 1 + c.is_complex))
-    )
+    if np.ndim(value) == 0:
+        return float(value)
+    return torch.from_numpy(np.repeat(value, 1 + c.is_complex))
 
 
 def _problem(
