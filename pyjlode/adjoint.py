@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from .check import State, check_one_tolerance, is_fixed, make_problem
+from .eager import eager
 from .errors import ArgumentError
 from .methods import find_method
 from .odeint import solve_problem
@@ -17,6 +18,7 @@ from .problem import AdjointSolve, Statistics
 from .sensealg import SensitivityAlgorithm
 
 
+@eager
 def odeint_adjoint(
     func: Callable[..., Any],
     y0: State,

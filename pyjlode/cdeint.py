@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .adjoint import odeint_adjoint
 from .check import State, is_fixed
 from .control import LinearInterpolation
+from .eager import eager
 from .errors import ArgumentError, UnsupportedError
 from .methods import find_method
 from .odeint import odeint
@@ -19,6 +20,7 @@ from .odeint import odeint
 _RTOL, _ATOL = 1e-4, 1e-6
 
 
+@eager
 def cdeint(
     X: Any,
     func: Callable[..., Any],

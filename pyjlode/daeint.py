@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .check import State, check_tolerances, make_problem
+from .eager import eager
 from .engine import choose_engine
 from .errors import ArgumentError, UnsupportedError
 from .implicit import ImplicitForm, ImplicitMass
@@ -22,6 +23,7 @@ from .sensealg import SensitivityAlgorithm
 from .states import Layout, are_finite, numbers
 
 
+@eager
 def daeint(
     func: Callable[..., Any],
     y0: State,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .check import State, make_problem
+from .eager import eager
 from .engine import choose_engine
 from .errors import ArgumentError, SolverError, UnsupportedError
 from .methods import find_method
@@ -56,6 +57,7 @@ class DelayProblem:
         return self.problem.layout
 
 
+@eager
 def ddeint(
     func: Callable[..., Any],
     history: State | Callable[[Tensor], Any],

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .check import State, make_problem
+from .eager import eager
 from .errors import TraceError
 from .trace.capture import trace
 from .trace.kept import nothing_kept
@@ -68,6 +69,7 @@ class Explanation:
         return "\n".join([*lines, "", self.code])
 
 
+@eager
 def explain(
     func: Callable[..., Any], y0: State, t: float = 0.0, *, quiet: bool = False
 ) -> Explanation:

@@ -65,7 +65,7 @@ def check_alone(problem: Problem) -> None:
     if problem.norm is not None or problem.watch:
         what = "the option norm" if problem.norm is not None else "callbacks on steps"
         raise UnsupportedError(
-            f'With batch="independent" there is no {what}: rows are solved in threads, which '
+            f'batch="independent" does not support {what}: rows are solved in threads, which '
             'cannot call Python. Use batch="joint", or leave it out.'
         )
 

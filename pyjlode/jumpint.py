@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .brownian import check_seed, new_seed
 from .check import check_one_tolerance
+from .eager import eager
 from .engine import choose_engine
 from .errors import ArgumentError, DerivativeError, UnsupportedError
 from .methods import Method, find_method
@@ -72,6 +73,7 @@ class JumpProblem:
         return len(self.y0) if self.y0.dim() == 2 else None
 
 
+@eager
 def jumpint(
     rate: Any,
     change: Tensor,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .eager import eager
 from .odeint import odeint
 from .problem import Statistics
 from .sensealg import SensitivityAlgorithm
@@ -84,6 +85,7 @@ class NeuralODE(nn.Module):
         """Evaluations of the adjoint's right-hand side, after the backward pass."""
         return self.stats.nfe_backward
 
+    @eager
     def forward(self, y0: Any, t: Tensor | Sequence[float] | None = None) -> Any:
         """Solve from ``y0``.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from . import partitioned, preset_time, split
 from .check import State, make_problem
+from .eager import eager
 from .engine import choose_engine
 from .errors import SolverError, UnsupportedError
 from .event_time import is_linked
@@ -21,6 +22,7 @@ from .sensealg import SensitivityAlgorithm
 from .solution import add_solution, solve_dense
 
 
+@eager
 def odeint(
     func: Callable[..., Any],
     y0: State,
@@ -235,6 +237,7 @@ def solve_problem(
         raise
 
 
+@eager
 def odeint_event(
     func: Callable[..., Any],
     y0: State,

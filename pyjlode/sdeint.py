@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .brownian import BrownianPath, called, check_seed, draw, new_seed
 from .check import check_one_tolerance
+from .eager import eager
 from .engine import choose_engine
 from .errors import ArgumentError, DerivativeError, UnsupportedError
 from .problem import Statistics
@@ -80,6 +81,7 @@ class AdaptiveSteps:
     max_num_steps: int
 
 
+@eager
 def sdeint(
     sde: Any,
     y0: Tensor,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .eager import eager
 from .engine import Engine
 from .errors import SolverError, UnsupportedError
 from .problem import Interpolant, Problem, Statistics
@@ -52,6 +53,7 @@ class Solution:
     _unflatten: Callable[[Tensor], Any] = field(default=lambda y: y, repr=False)
     _direction: int = field(default=1, repr=False)
 
+    @eager
     def __call__(self, t: float | Sequence[float] | Tensor) -> Any:
         """States at any times of the span, from the interpolation that the method has.
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .eager import eager
 from .engine import choose_engine
 from .errors import UnsupportedError, warn
 from .methods import Method, find_method
@@ -72,6 +73,7 @@ class Request:
         return 1 if self.span[1] >= self.span[0] else -1
 
 
+@eager
 def solve_ivp(
     fun: Callable[..., Any],
     t_span: Sequence[float],

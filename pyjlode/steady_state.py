@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .check import State, check_one_tolerance, make_problem
+from .eager import eager
 from .engine import choose_engine
 from .errors import UnsupportedError
 from .names import unknown
@@ -15,6 +16,7 @@ METHODS = ("DynamicSS", "TrustRegion", "NewtonRaphson")
 """SciML's names, of SteadyStateDiffEq and NonlinearSolve."""
 
 
+@eager
 def steady_state(
     func: Callable[..., Any],
     y0: State,

@@ -10,6 +10,7 @@ from typing import Protocol
 from torch import Tensor
 
 from .. import runtime
+from ..eager import outside_inference
 from ..errors import warn
 from ..problem import Interpolant, Problem, Statistics
 
@@ -113,7 +114,8 @@ def _julia() -> Engine:
     from .julia import JuliaEngine
 
     engine = JuliaEngine(runtime.start())
-    engine.warm_up()
+    with outside_inference():
+        engine.warm_up()
     return engine
 
 
@@ -121,7 +123,8 @@ def _julia() -> Engine:
 def _torch() -> Engine:
     from .embedded import TorchEngine
 
-    return TorchEngine()
+    with outside_inference():  # torchdiffeq makes tensors when it is imported
+        return TorchEngine()
 
 
 @functools.cache

@@ -28,7 +28,7 @@ def call(problem: Problem) -> tuple[Any, dict[str, Any]]:
         "method": method_name(problem),
         "options": _options(problem),
     }
-    if not _is_continuous(problem):
+    if not (_is_continuous(problem) and torch.is_grad_enabled()):
         return torchdiffeq.odeint, arguments
     return torchdiffeq.odeint_adjoint, arguments | _adjoint_arguments(problem, arguments)
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..eager import eager
 from ..problem import Statistics
 
 
@@ -68,6 +69,7 @@ class AugmentedNDELayer(nn.Module):
         """Evaluations of the adjoint's right-hand side, after the backward pass."""
         return self.stats.nfe_backward
 
+    @eager
     def forward(self, y0: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """What ``nde`` gives from ``y0`` with zeros beside; further arguments are for ``nde``."""
         shape = list(y0.shape)

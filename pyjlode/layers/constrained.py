@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..eager import eager
 from ..neural_ode import keep_times, times_of
 from .solved import SolvedLayer
 
@@ -97,6 +98,7 @@ class NeuralODEMM(SolvedLayer):
         self.register_buffer("mass_matrix", mass_matrix)
         keep_times(self, t)
 
+    @eager
     def forward(self, y0: Tensor, t: Tensor | Sequence[float] | None = None) -> Tensor:
         """Solve from ``y0``.
 

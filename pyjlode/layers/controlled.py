@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..cdeint import cdeint
+from ..eager import eager
 from ..problem import Statistics
 from .solved import SolvedLayer
 
@@ -87,6 +88,7 @@ class NeuralCDE(SolvedLayer):
         self.func = func
         self.readout = nn.Identity() if readout is None else readout
 
+    @eager
     def forward(self, X: Any, t: Tensor | Sequence[float] | None = None) -> Tensor:
         """Follow ``X``.
 

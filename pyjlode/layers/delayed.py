@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..check import State
 from ..ddeint import ddeint
+from ..eager import eager
 from ..neural_ode import keep_times, times_of
 from ..problem import Statistics
 from .solved import SolvedLayer
@@ -83,6 +84,7 @@ class NeuralCDDE(SolvedLayer):
             self.register_buffer("lags", delays, persistent=False)
         keep_times(self, t)
 
+    @eager
     def forward(
         self,
         history: State | Callable[[Tensor], Any],

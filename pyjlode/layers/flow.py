@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from ..eager import eager
 from .divergence import exact_trace, hutchinson_trace
 from .solved import SolvedLayer, time_span
 
@@ -95,6 +96,7 @@ class CNF(SolvedLayer):
         self.base = base
         self.regularize = regularize
 
+    @eager
     def forward(self, x: Tensor) -> FlowDensity:
         """Log-density of samples, with the regularizing integrals where they were asked for.
 

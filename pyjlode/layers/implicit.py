@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..daeint import daeint
+from ..eager import eager
 from ..errors import DerivativeError
 from ..neural_ode import keep_times, times_of
 from ..problem import Statistics
@@ -106,6 +107,7 @@ class NeuralDAE(SolvedLayer):
         self.differential_vars = mask.tolist()
         keep_times(self, t)
 
+    @eager
     def forward(
         self, y0: Tensor, dy0: Tensor | None = None, t: Tensor | Sequence[float] | None = None
     ) -> Tensor:

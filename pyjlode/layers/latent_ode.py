@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..eager import eager
 from .recognition import RecognitionRNN
 from .solved import SolvedLayer
 
@@ -88,6 +89,7 @@ class LatentODE(SolvedLayer):
         means: Tensor = self.decoder(self.solve(self.func, z0, t))
         return means
 
+    @eager
     def forward(
         self, y: Tensor, t: Tensor, at: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:

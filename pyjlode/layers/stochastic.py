@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from ..eager import eager
 from ..errors import DerivativeError
 from ..neural_ode import keep_times, times_of
 from ..problem import Statistics
@@ -48,6 +49,7 @@ class _StochasticLayer(SolvedLayer):
         """The diffusion, ``g(t, y)``, as ``noise_type`` has it."""
         return self.diffusion
 
+    @eager
     def forward(
         self,
         y0: Tensor,

@@ -390,6 +390,9 @@ class Visitor:
             self.unknown("what torch.jit compiled")
             self.visit(list(module.state_dict(keep_vars=True).values()))
             return
+        if "_modules" not in state:  # its __init__ never called super().__init__()
+            self._attributes(module)
+            return
         if "_orig_mod" in state["_modules"]:  # what torch's compiler made
             self.visit(state["_modules"]["_orig_mod"])
             return

@@ -48,7 +48,7 @@ _OPERATORS = {
 }  # fmt: skip
 
 
-def _is_in_place(func: Any) -> bool:
+def is_in_place(func: Any) -> bool:
     name = getattr(func, "__name__", "")
     return name in _OPERATORS or (name.endswith("_") and not name.endswith("__"))
 
@@ -73,7 +73,7 @@ class _Originals(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         target: Any = args[0] if args else None
-        changes = type(target) is Tensor and _is_in_place(func)
+        changes = type(target) is Tensor and is_in_place(func)
         # What torch.func wraps was made in the trace.
         if changes and not is_functorch_wrapped_tensor(target):
             with no_dispatch():
