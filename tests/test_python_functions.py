@@ -1,4 +1,4 @@
-"""Functions that stay in Python: what they read in the solve is what the backward pass reads."""
+"""Functions that stay in Python: why they do, and what the backward pass reads."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from reference import assert_close
 from torch import Tensor
 
-from pyjlode import BacksolveAdjoint, PyjlodeWarning, UnsupportedError, odeint
+from pyjlode import BacksolveAdjoint, PyjlodeWarning, Statistics, UnsupportedError, odeint
 from pyjlode.engine.callback import Callback
 from pyjlode.trace.snapshot import Snapshot
 
@@ -113,3 +114,73 @@ def test_the_gradient_of_a_complex_parameter_has_both_parts() -> None:
     out, v = torch.full((2,), math.nan, dtype=D), torch.tensor([1.0, 10.0], dtype=D)
     callback._pull(1, out.numpy(), v.numpy(), torch.ones(2, dtype=D).numpy(), None, 0.0)
     assert out.tolist() == [3.0, 30.0]
+
+
+def _appends_item(log: list[object], t: Tensor, y: Tensor) -> None:
+    log.append(t.item())
+
+
+def _extends(log: list[object], t: Tensor, y: Tensor) -> None:
+    log.extend(y.tolist())
+
+
+def _appends_nested(log: list[object], t: Tensor, y: Tensor) -> None:
+    log.append({"at": (t.item(), y.max().item())})
+
+
+def _appends_state(log: list[object], t: Tensor, y: Tensor) -> None:
+    log.append(y)
+
+
+def _appends_text(log: list[object], t: Tensor, y: Tensor) -> None:
+    log.append(f"{t.item():.3f} {y}")
+
+
+def _prints(log: list[object], t: Tensor, y: Tensor) -> None:
+    print("at", t.item(), y)
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [_appends_item, _extends, _appends_nested, _appends_state, _appends_text, _prints],
+)
+def test_a_log_of_values(
+    julia: str, keep: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has the values of every evaluation, and nothing of a trace."""
+    log: list[object] = []
+
+    def func(t: Tensor, y: Tensor) -> Tensor:
+        keep(log, t, y)
+        return -y
+
+    stats = Statistics()
+    y0 = torch.ones(2, dtype=torch.float64)
+    with pytest.warns(PyjlodeWarning, match="runs in Python"):
+        states = odeint(func, y0, [0.0, 1.0], engine=julia, stats=stats)
+    assert_close(states[1], y0 * math.exp(-1), 1e-6)
+    lines = [str(x) for x in log] or capsys.readouterr().out.splitlines()
+    assert len(lines) >= stats.nfe
+    assert not any("Fake" in line or "zuf" in line for line in lines)
+
+
+_last: object = None
+
+
+def test_variables_that_a_function_assigns(julia: str) -> None:
+    """A global and one of the function around."""
+    nearest = None
+
+    def func(t: Tensor, y: Tensor) -> Tensor:
+        nonlocal nearest
+        global _last
+        _last, nearest = t, y.detach()
+        return -y
+
+    y0 = torch.ones(2, dtype=torch.float64)
+    with pytest.warns(PyjlodeWarning, match="it keeps a value that it computes"):
+        states = odeint(func, y0, [0.0, 1.0], engine=julia)
+    assert isinstance(_last, Tensor)
+    assert isinstance(nearest, Tensor)
+    assert_close(_last, torch.ones((), dtype=torch.float64), 1e-12)
+    assert_close(nearest, states[1], 1e-3)

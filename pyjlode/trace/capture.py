@@ -22,7 +22,7 @@ from .decompositions import decompositions
 from .indexing import StaticIndexing
 from .locate import line_that_raised
 from .modes import traceable
-from .reads import SCALAR, Reads
+from .reads import NEEDS_VALUE, SCALAR, Reads
 from .sparse import is_place
 from .updates import take_out_updates
 
@@ -104,6 +104,8 @@ def _make_graph(function: Callable[..., Any], reads: Reads, *examples: Tensor) -
             )(*examples)
     except DerivativeError:
         raise
+    except TraceError as error:
+        raise TraceError(str(error), line=line_that_raised(error)) from error
     except Exception as error:
         raise TraceError(_reason(error), line=line_that_raised(error)) from error
     leave_out_copies(graph)
@@ -114,7 +116,9 @@ def _make_graph(function: Callable[..., Any], reads: Reads, *examples: Tensor) -
 def _reason(error: Exception) -> str:
     name = type(error).__name__
     if name in ("GuardOnDataDependentSymNode", "DataDependentOutputException"):
-        return "it needs the value of a tensor (a branch, float(), item() or numpy())"
+        return NEEDS_VALUE
+    if name == "TypeError" and "SymFloat" in str(error):  # a format
+        return NEEDS_VALUE
     lines = str(error).strip().splitlines()
     return f"torch could not trace it ({name}: {lines[0] if lines else ''})"
 

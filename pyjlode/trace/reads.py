@@ -17,7 +17,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
 
+from ..errors import TraceError
+
 _aten = torch.ops.aten
+NEEDS_VALUE = "it needs the value of a tensor (a branch, float(), item() or numpy())"
 SCALAR = _aten._local_scalar_dense.default
 
 # What gives Python or numpy the values of a tensor. In a trace some would see no values at all.
@@ -25,6 +28,9 @@ _READERS = {
     "__array__", "__format__", "__repr__", "__str__", "allclose", "equal", "is_nonzero", "numpy",
     "tolist",
 }  # fmt: skip
+
+# Those that show a tensor, and would show one without values.
+_TEXT = {"__format__", "__repr__", "__str__"}
 
 # Where Python's arithmetic with numbers, and torch's own with those of a trace, is from.
 _ARITHMETIC = {"_operator", "math", "operator", "torch"}
@@ -50,6 +56,8 @@ class Reads(TorchFunctionMode):
                 self._note(tensors)
                 with _disable_current_modes(), torch.no_grad():
                     return func(*(x.detach() if isinstance(x, Tensor) else x for x in args))
+            if name in _TEXT:
+                raise TraceError("it makes text of a tensor (print(), str() or an f-string)")
         elif name in _MAKERS:
             self._note(x for x in _nested(args[name == "new_tensor" :]))
         result = func(*args, **kwargs)
@@ -64,6 +72,8 @@ class Reads(TorchFunctionMode):
         def read(x: Any) -> Any:
             if isinstance(x, Tensor) and _is_real(x):
                 self._note([x])
+            elif _is_of_inputs(x):
+                raise TraceError(NEEDS_VALUE)
             return NotImplemented
 
         return read
@@ -74,10 +84,7 @@ class Reads(TorchFunctionMode):
         for node in list(graph.graph.nodes):
             if node.op != "call_function" or node.target is not SCALAR:
                 continue
-            origins = list(_origins(node))
-            if any(n.op == "placeholder" or _draws(n) for n in origins):
-                continue  # of the state: nothing in Julia stands for it
-            self._note(_held(graph, n) for n in origins if n.op == "get_attr")
+            self._note(_held(graph, n) for n in _origins(node) if n.op == "get_attr")
             _put(graph, node, _value(graph, node) if node.users else None)
             changed = True
         if changed:
@@ -87,6 +94,17 @@ class Reads(TorchFunctionMode):
         for x in tensors:
             if _is_real(x) and id(x) not in self.made:
                 self.found[id(x)] = x
+
+
+def _is_of_inputs(x: Tensor) -> bool:
+    """Whether a tensor of the trace depends on the time, the state or random numbers."""
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
+
+    mode = get_proxy_mode()
+    found = None if mode is None else get_proxy_slot(x, mode.tracer, None)
+    if found is None:
+        return False
+    return any(n.op == "placeholder" or _draws(n) for n in _origins(found.proxy.node))
 
 
 def _is_real(x: Tensor) -> bool:
