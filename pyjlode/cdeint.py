@@ -15,6 +15,7 @@ from .eager import eager
 from .errors import ArgumentError, UnsupportedError
 from .methods import find_method
 from .odeint import odeint
+from .states import as_state
 
 # torchcde's: controlled equations are hard to solve to odeint's.
 _RTOL, _ATOL = 1e-4, 1e-6
@@ -113,7 +114,7 @@ def cdeint(
     if not callable(getattr(X, "derivative", None)):
         raise ArgumentError("X must have a method derivative(t), as CubicSpline has.")
     times = t if isinstance(t, Tensor) else torch.as_tensor(t, dtype=torch.float64)
-    field = _VectorField(X, func)
+    field, z0 = _VectorField(X, func), as_state(z0, func)
     _check_shapes(field, times, z0)
     kwargs.setdefault("rtol", _RTOL)
     kwargs.setdefault("atol", _ATOL)

@@ -18,7 +18,7 @@ from .options import check_options, grid, reversed_options
 from .partitioned import check_state
 from .problem import AdjointSolve, Problem, Tolerance, reversed_time
 from .sensealg import SensitivityAlgorithm, check_sensealg
-from .states import Layout, State, are_finite, numbers
+from .states import Layout, State, are_finite, as_state, numbers
 
 __all__ = ["State", "check_tolerances", "make_problem"]
 
@@ -60,6 +60,7 @@ def make_problem(
         func = split.total(parts)
     if not callable(func):
         raise TypeError(f"func must be callable as func(t, y), not {type(func).__name__}.")
+    y0 = as_state(y0, func)
     count = count_rows(y0, batch)
     layout = Layout.of(y0, leading=0 if count is None else 1)
     flat, joined = layout.join(y0), layout.wrap(func)

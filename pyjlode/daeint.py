@@ -20,7 +20,7 @@ from .methods import find_method
 from .odeint import solve_problem
 from .problem import Problem, Statistics
 from .sensealg import SensitivityAlgorithm
-from .states import Layout, are_finite, numbers
+from .states import Layout, are_finite, as_state, numbers
 
 
 @eager
@@ -179,6 +179,7 @@ def _check(
     """The problem with a mass matrix, and how the caller's state lies in its."""
     if not callable(func):
         raise TypeError(f"func must be callable as func(t, y, dy), not {type(func).__name__}.")
+    y0, dy0 = as_state(y0, func), None if dy0 is None else as_state(dy0, func)
     layout = Layout.of(y0)
     if any(layout.complex):
         raise UnsupportedError(

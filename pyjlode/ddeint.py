@@ -17,7 +17,7 @@ from .methods import find_method
 from .problem import Problem, Statistics
 from .sensealg import DiscreteAdjoint, SensitivityAlgorithm
 from .solution import add_solution
-from .states import Layout
+from .states import Layout, as_state
 
 #: The explicit Runge-Kutta methods whose interpolation is as good as their steps, by SciML's names.
 METHODS = ("Tsit5", "BS3", "DP5", "RK4", "Vern6", "Vern7", "Vern8", "Vern9")
@@ -205,6 +205,7 @@ def _check(
         if times.dim() != 1 or times.numel() == 0:
             raise ArgumentError("t must have one dimension and a time.")
         past, known = history(times[0]), history
+    past = as_state(past, func)
     still = [_detached(past)] * len(lags)
     problem, unflatten = make_problem(
         lambda t, y: func(t, y, *map(_detached, still)),

@@ -18,7 +18,7 @@ from .engine import choose_engine
 from .errors import ArgumentError, DerivativeError, UnsupportedError
 from .methods import Method, find_method
 from .names import unknown
-from .states import numbers
+from .states import as_state, numbers
 
 METHODS = ("Direct", "FRM", "NRM")
 """Algorithms for rates that are constant between jumps; Direct is for all others too."""
@@ -205,6 +205,7 @@ def _check(
         raise TypeError("rate and func must be callable as rate(t, y) and func(t, y).")
     if method not in METHODS:
         raise ArgumentError(unknown("method of jumpint", method, METHODS))
+    y0 = as_state(y0, rate)
     _check_y0(y0)
     times = _check_times(t)
     kinds = _check_change(change, y0)

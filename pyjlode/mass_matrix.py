@@ -36,7 +36,8 @@ class MassMatrix:
     Attributes
     ----------
     matrix : torch.Tensor
-        Float64, of the whole state, or of each of its parts of that length.
+        Float64, dense or in coordinates (COO), of the whole state, or of each of its parts of that
+        length.
     correct : bool
         Whether an initial state that does not satisfy the algebraic equations is brought to one
         that does; else it is an error.
@@ -101,7 +102,7 @@ def check_mass_matrix(
             "mass_matrix is a constant: it cannot require a gradient. Where it has an inverse, "
             "solve in func by it: torch.linalg.solve(mass_matrix, f)."
         )
-    matrix = torch.as_tensor(mass_matrix, dtype=torch.float64).cpu().contiguous()
+    matrix = as_matrix(mass_matrix)
     if any(layout.complex):
         raise UnsupportedError(
             "A mass_matrix needs a real state; solve for the real and imaginary parts as a tuple."
@@ -115,6 +116,42 @@ def check_mass_matrix(
         )
     _check_method(method or find_method(DEFAULT), matrix)
     return MassMatrix(matrix, correct)
+
+
+def as_matrix(mass_matrix: Any) -> Tensor:
+    """Float64, dense or in coordinates, of what the caller gave: torch's, numpy's or SciPy's.
+
+    Examples
+    --------
+    >>> as_matrix([[1, 0], [0, 0]])
+    tensor([[1., 0.],
+            [0., 0.]], dtype=torch.float64)
+    >>> as_matrix(torch.eye(2).to_sparse_csr()).layout
+    torch.sparse_coo
+    """
+    if hasattr(mass_matrix, "tocoo"):  # SciPy's
+        found = mass_matrix.tocoo()
+        places = torch.as_tensor(np.stack([found.row, found.col]), dtype=torch.int64)
+        values = torch.as_tensor(found.data)
+        matrix = torch.sparse_coo_tensor(places, values, found.shape, check_invariants=True)
+    else:
+        try:
+            matrix = torch.as_tensor(mass_matrix)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(
+                "mass_matrix must be a matrix, a tensor or an array, dense or sparse, not "
+                f"{type(mass_matrix).__name__}."
+            ) from error
+    if matrix.is_complex():
+        raise ArgumentError("mass_matrix must be real.")
+    matrix = matrix.to(device="cpu", dtype=torch.float64)
+    if matrix.layout is torch.strided:
+        return matrix.contiguous()
+    return matrix.to_sparse_coo().coalesce()
+
+
+def _values(matrix: Tensor) -> Tensor:
+    return matrix.values() if matrix.is_sparse else matrix
 
 
 def corrects(initializealg: str | None) -> bool:
@@ -132,9 +169,9 @@ def _check_shape(matrix: Tensor, layout: Layout, y0: Tensor) -> None:
     if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) not in sizes:
         wanted = " or ".join(f"({size}, {size})" for size in sorted(sizes))
         raise ArgumentError(f"mass_matrix must have shape {wanted}, not {tuple(matrix.shape)}.")
-    if not np.isfinite(matrix.numpy()).all():
+    if not np.isfinite(_values(matrix).numpy()).all():
         raise ArgumentError("mass_matrix has values that are not finite.")
-    if n and not bool(matrix.any()):
+    if n and not bool(_values(matrix).any()):
         raise ArgumentError("mass_matrix is zero: there is no derivative in the equation.")
 
 
@@ -142,7 +179,7 @@ def _check_method(method: Method, matrix: Tensor) -> None:
     if method.name in METHODS:
         return
     n = len(matrix)
-    regular = n == 0 or int(torch.linalg.matrix_rank(matrix)) == n
+    regular = n == 0 or int(torch.linalg.matrix_rank(matrix.to_dense())) == n
     other = (
         ", or solve in func by the matrix: torch.linalg.solve(mass_matrix, f)" if regular else ""
     )
@@ -157,7 +194,7 @@ def slope_of(func: Callable[..., Any], mass_matrix: Any) -> Callable[..., Any]:
     Those follow from the algebraic equations' derivative by time: with ``vᵀ M = 0`` it is
     ``vᵀ (∂func/∂y dy/dt + ∂func/∂t) = 0``. It has no gradient.
     """
-    left, sizes, right = torch.linalg.svd(torch.as_tensor(mass_matrix, dtype=torch.float64))
+    left, sizes, right = torch.linalg.svd(as_matrix(mass_matrix).to_dense())
     singular = sizes <= len(sizes) * torch.finfo(sizes.dtype).eps * sizes.max()
     # uᵀ M of the other left singular vectors u, and u and v.
     regular = (sizes[:, None] * right)[~singular]

@@ -55,9 +55,10 @@ def odeint(
         first, stiff part is solved implicitly and the second explicitly, by one of
         :data:`pyjlode.split.METHODS` (IMEX methods, by default KenCarp4), in Julia.
     y0 : torch.Tensor or tuple of torch.Tensor
-        Initial state, float32, float64 or complex of these, of any shape. The error of a step is
-        measured over the whole state, a batch included (but see ``batch``); of a tuple, the worst
-        tensor counts.
+        Initial state, float32, float64 or complex of these, of any shape. Also a number, a list of
+        numbers or an array: a tensor of the dtype of ``func``'s parameters, or float64. The error
+        of a step is measured over the whole state, a batch included (but see ``batch``); of a
+        tuple, the worst tensor counts.
     t : torch.Tensor or sequence of float
         Times, of shape ``(T,)``, strictly increasing or decreasing.
     rtol, atol : float, torch.Tensor or tuple, optional
@@ -91,9 +92,10 @@ def odeint(
         ``y0``, or of each of its tensors, counts trajectories, and each takes its own steps, as
         with diffrax under ``vmap``: in threads on the Julia engine, one after the other on the
         torch engine. ``func`` is then called with single rows, of shape ``(1, *rest)``.
-    mass_matrix : torch.Tensor, optional
-        A constant ``M``: solve ``M dy/dt = func(t, y)``. Of shape ``(n, n)``, where ``n`` is the
-        size of ``y0`` with its tensors flattened one after the other, or of its last dimension:
+    mass_matrix : torch.Tensor or array, optional
+        A constant ``M``, dense or sparse (torch's or SciPy's): solve ``M dy/dt = func(t, y)``. Of
+        shape ``(n, n)``, where ``n`` is the size of ``y0`` with its tensors flattened one after
+        the other, or of its last dimension:
         then ``M`` serves each row. It may be singular: the equations that it makes algebraic are
         solved with the others (a differential-algebraic equation of index one). Julia engine;
         ``method`` is one of :data:`pyjlode.mass_matrix.METHODS`, by default Rodas5P. Gradients

@@ -17,7 +17,7 @@ from .eager import eager
 from .engine import choose_engine
 from .errors import ArgumentError, DerivativeError, UnsupportedError
 from .problem import Statistics
-from .states import numbers
+from .states import as_state, numbers
 from .stochastic_methods import StochasticMethod, find_stochastic_method
 from .trace.transforms import refuse_transforms
 
@@ -266,6 +266,7 @@ def _check(
         raise ArgumentError(
             f"sde must have methods {named['drift']}(t, y) and {named['diffusion']}(t, y)."
         )
+    y0 = as_state(y0, sde)
     if not isinstance(y0, Tensor) or y0.dtype not in (torch.float32, torch.float64):
         raise TypeError("y0 must be a float32 or float64 tensor of shape (B, n).")
     if y0.dim() != 2 or y0.numel() == 0:

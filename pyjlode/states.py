@@ -30,6 +30,45 @@ REAL = {
 }
 
 
+def as_state(y0: Any, func: object = None) -> Any:
+    """Tensors of numbers, lists of them and arrays; what is a tensor stays as it is.
+
+    Of the dtype of ``func``'s parameters if it is a module with some, else float64; arrays of
+    floats keep theirs. A list or tuple that has a tensor or an array in it is a tuple of states.
+
+    Examples
+    --------
+    >>> as_state([1, 2.5])
+    tensor([1.0000, 2.5000], dtype=torch.float64)
+    >>> as_state((np.ones(1), 2.0))
+    (tensor([1.], dtype=torch.float64), tensor(2., dtype=torch.float64))
+    """
+    if isinstance(y0, Tensor):
+        return y0
+    if isinstance(y0, (tuple, list)) and (
+        isinstance(y0, tuple) or any(isinstance(y, (Tensor, np.ndarray)) for y in y0)
+    ):
+        return tuple(as_state(y, func) for y in y0)
+    if not isinstance(y0, (np.ndarray, list, int, float, complex, np.number)):
+        return y0
+    try:
+        array = np.asarray(y0)
+    except ValueError:  # lists of different lengths
+        return y0
+    if array.dtype.kind not in "biufc" or (isinstance(y0, list) and not y0):
+        return y0
+    state = torch.tensor(array)
+    if isinstance(y0, np.ndarray) and state.dtype in REAL:
+        return state
+    dtype = _dtype_of(func)
+    return state.to(dtype.to_complex() if state.is_complex() else dtype)
+
+
+def _dtype_of(func: object) -> torch.dtype:
+    parameters = func.parameters() if isinstance(func, torch.nn.Module) else iter(())
+    return next((p.dtype for p in parameters if p.dtype in REAL), torch.float64)
+
+
 @dataclass(frozen=True)
 class Layout:
     """How the caller's state lies in the engines' tensor.
@@ -74,7 +113,10 @@ class Layout:
             _check(y0, "y0")
             return cls((y0.shape[leading:],), (y0.is_complex(),), False, leading)
         if not isinstance(y0, (tuple, list)) or not y0:
-            raise TypeError(f"y0 must be a tensor or a tuple of tensors, not {type(y0).__name__}.")
+            raise TypeError(
+                "y0 must be a tensor, a tuple of tensors or numbers, not "
+                f"{'an empty ' * isinstance(y0, (tuple, list))}{type(y0).__name__}."
+            )
         for i, y in enumerate(y0):
             _check(y, f"y0[{i}]")
         if len({REAL[y.dtype] for y in y0}) > 1:
@@ -187,7 +229,8 @@ def _check(y: Any, name: str) -> None:
 
 def _check_derivative(derivative: object, y: Tensor) -> None:
     if not isinstance(derivative, Tensor):
-        raise DerivativeError(f"func returned {type(derivative).__name__}, not a tensor.")
+        hint = "; solve_ivp takes functions of arrays" if isinstance(derivative, np.ndarray) else ""
+        raise DerivativeError(f"func returned {type(derivative).__name__}, not a tensor{hint}.")
     if derivative.shape != y.shape or derivative.dtype != y.dtype:
         raise DerivativeError(
             f"func returned shape {tuple(derivative.shape)} and {derivative.dtype}; the state has "

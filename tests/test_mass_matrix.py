@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from reference import assert_close, gradients
+from scipy.sparse import coo_array, csr_matrix, diags
 from stiff_problems import PROBLEMS, rober
 from torch import Tensor
 
@@ -312,3 +315,47 @@ def test_what_julia_refuses(julia: str) -> None:
         solve(lambda t, y: torch.nn.functional.dropout(-y, 0.5))
     with pytest.warns(match="callback mode"), pytest.raises(UnsupportedError, match="second deriv"):
         solve(lambda t, y: -y if y[0] > 0 else y)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+def test_sparse_matrices(julia: str) -> None:
+    """Torch's layouts and SciPy's: the same numbers as the dense matrix's."""
+    k = torch.tensor(1.0, dtype=D, requires_grad=True)
+
+    def react(t: Tensor, y: Tensor) -> Tensor:
+        return torch.stack([-k * y[0], y[0] + y[1] - 1])
+
+    dense = torch.diag(torch.tensor([1.0, 0.0], dtype=D))
+    expected = None
+    for matrix in (
+        dense, dense.to_sparse(), dense.to_sparse_csr(), dense.to_sparse_csc(),
+        csr_matrix(dense.numpy()), coo_array(dense.numpy()), dense.numpy(),
+    ):  # fmt: skip
+        y = odeint(react, [0.8, 0.0], [0.0, 1.0], mass_matrix=matrix, engine=julia)
+        found = y.detach(), *torch.autograd.grad(y[-1] @ WEIGHTS[:2], k)
+        expected = expected or found
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_finite_elements(julia: str, pinned: bool) -> None:
+    """The heat equation, whose mass matrix is tridiagonal; of large ones no SVD is made."""
+    n = 300
+    h = 1 / (n + 1)
+    places = torch.linspace(h, 1 - h, n, dtype=D)
+    weights = [np.full(n - 1, 1 / 6), np.full(n, 2 / 3), np.full(n - 1, 1 / 6)]
+    matrix = diags(weights, [-1, 0, 1]).tolil()
+    if pinned:  # an algebraic equation for the last
+        matrix[n - 1, :] = 0
+        matrix[:, n - 1] = 0
+
+    def heat(t: Tensor, y: Tensor) -> Tensor:
+        padded = torch.cat([y.new_zeros(1), y, y.new_zeros(1)])
+        slope = (padded[2:] - 2 * padded[1:-1] + padded[:-2]) / h**2
+        return torch.cat([slope[:-1], (2 * y[-1] - y[-2])[None]]) if pinned else slope
+
+    y0 = torch.sin(torch.pi * places)
+    y = odeint(heat, y0, [0.0, 0.1], mass_matrix=matrix.tocsr(), engine=julia)
+    assert_close(y[-1], math.exp(-0.1 * math.pi**2) * y0, 1e-4)
+    dense = odeint(heat, y0, [0.0, 0.1], mass_matrix=matrix.toarray(), engine=julia)
+    assert_close(y, dense, 1e-12)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchdiffeq
 from reference import assert_close, gradients, rk4
 from scipy.integrate import solve_ivp
+from torch import Tensor
 
 from pyjlode import (
     BacksolveAdjoint,
@@ -238,7 +241,7 @@ def test_bad_arguments(engine: str) -> None:
 
     for change, error, message in [
         ({"func": 3}, TypeError, "callable"),
-        ({"y0": [1.0]}, TypeError, "tensor"),
+        ({"y0": "one"}, TypeError, "tensor"),
         ({"y0": torch.ones(2, dtype=torch.int64)}, TypeError, "float32 or float64"),
         ({"y0": torch.tensor([math.nan])}, ValueError, "not finite"),
         ({"y0": torch.tensor([[1.0, complex(0, math.inf)]])}, ValueError, "not finite"),
@@ -406,3 +409,50 @@ def _nothing() -> object:
     import contextlib
 
     return contextlib.nullcontext()
+
+
+@pytest.mark.parametrize(
+    ("y0", "dtype", "shape"),
+    [
+        (2.0, torch.float64, ()),
+        (2, torch.float64, ()),
+        ([1, 2.5], torch.float64, (2,)),
+        ([[1.0, 2.0]], torch.float64, (1, 2)),
+        (np.ones(2), torch.float64, (2,)),
+        (np.ones(2, np.float32), torch.float32, (2,)),
+        (np.arange(2), torch.float64, (2,)),
+        (np.float64(2), torch.float64, ()),
+        (1j, torch.complex128, ()),
+        ([np.ones(1), 2.0], torch.float64, None),
+    ],
+)
+def test_numbers_as_initial_state(
+    engine: str, y0: Any, dtype: torch.dtype, shape: tuple[int, ...] | None
+) -> None:
+    def decay(t: Tensor, y: Any) -> Any:
+        return tuple(-x for x in y) if isinstance(y, tuple) else -y
+
+    found = odeint(decay, y0, np.linspace(0, 1, 3), engine=engine)
+    parts = found if shape is None else (found,)
+    for part in parts:
+        assert part.dtype == dtype
+        assert shape is None or part.shape == (3, *shape)
+        assert_close(part[-1], part[0] * math.exp(-1), 1e-4)
+
+
+def test_numbers_take_the_parameters_dtype(engine: str) -> None:
+    class Field(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rate = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, t: Tensor, y: Tensor) -> Tensor:
+            return -self.rate * y
+
+    assert odeint(Field(), [1, 2], [0, 1], engine=engine).dtype == torch.float32
+
+
+@pytest.mark.parametrize("y0", ["x", None, [], (), [1, [2]], np.array(["a"]), {}, [None]])
+def test_no_initial_state(engine: str, y0: Any) -> None:
+    with pytest.raises(TypeError, match="must be"):
+        odeint(lambda t, y: -y, y0, [0.0, 1.0], engine=engine)

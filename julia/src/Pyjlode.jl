@@ -12,7 +12,7 @@ module Pyjlode
 
 using ADTypes: AutoFiniteDiff
 using FunctionWrappers: FunctionWrapper
-using LinearAlgebra: BLAS, ColumnNorm, I, LAPACK, LU, UniformScaling, dot, exp!, issuccess, ldiv!,
+using LinearAlgebra: BLAS, ColumnNorm, I, LAPACK, LU, UniformScaling, diag, dot, exp!, issuccess, ldiv!,
     lu, lu!, mul!, norm, qr, svd
 using LinearSolve: LinearSolve, KLUFactorization
 using OrdinaryDiffEqCore: OrdinaryDiffEqCore
@@ -25,7 +25,7 @@ using PythonCall: PythonCall, Py, PyArray
 using SciMLBase: CallbackSet, DiscreteCallback, ODEFunction, ODEProblem, SciMLBase, init, reinit!,
     solve!, step!, successful_retcode
 using SciMLLogging: SciMLLogging
-using SparseArrays: SparseMatrixCSC, findnz, nnz, nonzeros, nzrange, sparse
+using SparseArrays: SparseMatrixCSC, findnz, nnz, nonzeros, nzrange, rowvals, sparse
 
 include("elementary.jl")
 include("special.jl")

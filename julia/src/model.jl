@@ -284,13 +284,23 @@ end
 
 """
     with_mass(model, M)
+    with_mass(model, starts, rows, values)
 
 The model of `M u' = f(u, p, t)`, with the same functions. A matrix smaller than the state counts
-for each of its parts of that length.
+for each of its parts of that length. A sparse one is given by its columns' starts, rows and values,
+of which places count from zero.
 """
 with_mass(model::Model{T}, M::PyArray) where {T} = with_mass(model, Matrix{T}(M))
 
-function with_mass(model::Model{T}, M::Matrix{T}) where {T}
+function with_mass(
+    model::Model{T}, starts::PyArray, rows::PyArray, values::PyArray
+) where {T}
+    n = length(starts) - 1
+    places(x) = Vector{Int}(x) .+ 1
+    return with_mass(model, SparseMatrixCSC(n, n, places(starts), places(rows), Vector{T}(values)))
+end
+
+function with_mass(model::Model{T}, M::AbstractMatrix{T}) where {T}
     mass, pattern = in_blocks(M, model.states ÷ size(M, 1), jacobian_pattern(model))
     return changed(model; mass, pattern)
 end

@@ -1,5 +1,5 @@
 using Pyjlode: Pattern, null_spaces, with_entries
-using LinearAlgebra: Diagonal, I, norm
+using LinearAlgebra: Diagonal, I, SymTridiagonal, norm
 using SparseArrays: sparse
 
 @testset "null spaces of mass matrices" begin
@@ -14,6 +14,17 @@ using SparseArrays: sparse
     @test norm(M * variables) < 1e-14
     @test all(isempty, null_spaces([1.0 2; 0 1]))
     @test null_spaces(zeros(1, 1)) == ([1;;], [1;;])
+    # Large ones are factorized as sparse ones, and decomposed where that does not tell.
+    n = 120
+    M = sparse(SymTridiagonal(fill(2 / 3, n), fill(1 / 6, n - 1)))
+    @test all(isempty, null_spaces(M))
+    M[n, :] .= 0
+    M[:, n] .= 0
+    last = sparse(I, n, n)[:, [n]]
+    @test null_spaces(M) == null_spaces(Matrix(M)) == (last, last)
+    laplacian = sparse(SymTridiagonal([1.0; fill(2.0, n - 2); 1.0], fill(-1.0, n - 1)))
+    equations, variables = null_spaces(laplacian)
+    @test abs.(equations) ≈ abs.(variables) ≈ fill(1 / sqrt(n), n, 1)
 end
 
 @testset "patterns with another matrix's entries" begin

@@ -56,11 +56,20 @@ def with_mass(
                 "in Julia (pyjlode.explain says what runs there). Solve under torch.no_grad(), or "
                 "write func without what stands in the way."
             )
-    matrix = mass.matrix.numpy()
-    model = replace(model, handle=module.with_mass(model.handle, matrix))
+    model = replace(model, handle=module.with_mass(model.handle, *_arrays(mass.matrix)))
     start = ConsistentStart(module, model, problem, mass)
     y0 = AlgebraicState.apply(start, problem.y0, problem.t[:1], *parameters)
     return model, replace(problem, y0=y0)
+
+
+def _arrays(matrix: Tensor) -> tuple[Any, ...]:
+    """A dense matrix, or the columns' starts, the rows and the values of a sparse one."""
+    if not matrix.is_sparse:
+        return (matrix.numpy(),)
+    rows, columns = matrix.indices().numpy()
+    order = np.lexsort((rows, columns))
+    starts = np.searchsorted(columns[order], np.arange(len(matrix) + 1))
+    return starts, rows[order], matrix.values().numpy()[order]
 
 
 def _name(problem: Problem) -> str:

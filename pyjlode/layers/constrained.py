@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..eager import eager
+from ..mass_matrix import as_matrix
 from ..neural_ode import keep_times, times_of
 from .solved import SolvedLayer
 
@@ -29,8 +30,8 @@ class NeuralODEMM(SolvedLayer):
         ``constraints_model(t, y)`` of shape ``(..., n - d)``, the others.
     t : torch.Tensor or sequence of float, optional
         The times, of shape ``(T,)``; may be given at each call instead.
-    mass_matrix : torch.Tensor
-        ``M``, constant, of shape ``(n, n)``.
+    mass_matrix : torch.Tensor or array
+        ``M``, constant, of shape ``(n, n)``, dense or sparse.
     **solver
         As for :func:`pyjlode.odeint`: ``method`` (by default Rodas5P), ``sensealg``, ``rtol``,
         ``atol``, ``options``, ``engine``, ``batch``, ``initializealg``.
@@ -84,10 +85,12 @@ class NeuralODEMM(SolvedLayer):
         constraints_model: Callable[[Tensor, Tensor], Tensor],
         t: Tensor | Sequence[float] | None = None,
         *,
-        mass_matrix: Tensor,
+        mass_matrix: Any,
         **solver: Any,
     ) -> None:
         super().__init__(**solver)
+        if not isinstance(mass_matrix, Tensor):
+            mass_matrix = as_matrix(mass_matrix)
         if mass_matrix.dim() != 2 or mass_matrix.shape[0] != mass_matrix.shape[1]:
             raise ValueError(
                 f"mass_matrix must be of shape (n, n), not {tuple(mass_matrix.shape)}."
