@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .eager import eager
 from .odeint import odeint
+from .of_time import of_time
 from .problem import Statistics
 from .sensealg import SensitivityAlgorithm
 
@@ -20,7 +21,8 @@ class NeuralODE(nn.Module):
     Parameters
     ----------
     func : torch.nn.Module or callable
-        ``func(t, y)``. A module's parameters are this layer's.
+        ``func(t, y)``, or ``func(y)`` as of an ``nn.Sequential``. A module's parameters are this
+        layer's.
     t : torch.Tensor or sequence of float, optional
         The times, of shape ``(T,)``; may be given at each call instead. A ``torch.nn.Parameter`` is
         a parameter of the layer: a depth that is learnt.
@@ -52,7 +54,7 @@ class NeuralODE(nn.Module):
 
     def __init__(
         self,
-        func: Callable[[Tensor, Tensor], Tensor],
+        func: Callable[..., Any],
         t: Tensor | Sequence[float] | None = None,
         *,
         method: str | None = None,
@@ -103,7 +105,7 @@ class NeuralODE(nn.Module):
         times = times_of(self, t)
         self.stats = Statistics()
         return odeint(
-            self.func,
+            of_time(self.func),
             y0,
             times,
             rtol=self.rtol,

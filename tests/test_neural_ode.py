@@ -6,13 +6,26 @@ import copy
 import functools
 import pickle
 import warnings
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from reference import assert_close, gradients, rk4
-from torch import nn
+from torch import Tensor, nn
 
-from pyjlode import NeuralODE, PyjlodeWarning, odeint
+from pyjlode import (
+    CNF,
+    CubicSpline,
+    NeuralCDE,
+    NeuralDAE,
+    NeuralDSDE,
+    NeuralODE,
+    NeuralODEMM,
+    PyjlodeWarning,
+    natural_cubic_coeffs,
+    odeint,
+)
 from pyjlode.engine import choose_engine
 
 D = torch.float64
@@ -297,3 +310,64 @@ def test_training_follows_torchdiffeq(engine: str) -> None:
         losses.append(torch.stack(history))
     assert losses[0][-1] < losses[0][0]
     assert_close(losses[0], losses[1], 1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit", "ignore:.* is traced anew for each solve")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda net: net,
+        lambda net: lambda y: net(y),
+        lambda net: lambda t, y: net(y),
+        lambda net: lambda y, scale=1.0: scale * net(y),
+        lambda net: lambda *args: net(args[1]),
+        lambda net: net.forward,
+        lambda net: partial(lambda scale, y: scale * net(y), 1.0),
+        lambda net: torch.jit.script(net),
+        lambda net: torch.jit.trace(net, (torch.ones(3, 2, dtype=torch.float64),)),
+        lambda net: torch.compile(net, backend="eager"),
+    ],
+)
+def test_functions_of_the_state_alone(engine: str, make: Any) -> None:
+    """As DiffEqFlux's layers take them: what has one required argument."""
+    net = nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 2)).double()
+    y0 = torch.randn(3, 2, dtype=torch.float64)
+    found = NeuralODE(make(net), [0.0, 1.0], engine=engine)(y0)
+    expected = odeint(lambda t, y: net(y), y0, [0.0, 1.0], engine=engine)
+    assert_close(found, expected, 1e-12)
+    for a, b in zip(
+        torch.autograd.grad(found.sum(), list(net.parameters())),
+        torch.autograd.grad(expected.sum(), list(net.parameters())),
+        strict=True,
+    ):
+        assert_close(a, b, 1e-12)
+
+
+@pytest.mark.parametrize("name", ["CNF", "NeuralDSDE", "NeuralCDE", "NeuralODEMM", "NeuralDAE"])
+def test_layers_of_the_state_alone(julia: str, name: str) -> None:
+    """Each layer with a function of the state, and with the same one of time and state."""
+    y0 = torch.randn(3, 4, dtype=D)
+    net, rest = nn.Linear(4, 4).to(D), nn.Linear(4, 2).to(D)
+    t, both = T[:2], [True, True, False, False]
+    x = torch.randn(3, 5, 1, dtype=D)
+    path, mass = CubicSpline(natural_cubic_coeffs(x)), torch.diag(torch.tensor(both).to(D))
+
+    def layer(*parts: Any) -> Tensor:
+        whole, part, matrix = parts
+        if name == "CNF":
+            return CNF(whole, 4, engine=julia).log_prob(y0)
+        if name == "NeuralDSDE":
+            return NeuralDSDE(whole, whole, t, engine=julia, dt=0.1)(y0, seed=1)
+        if name == "NeuralCDE":
+            return NeuralCDE(nn.Linear(1, 4).to(D), matrix, engine=julia)(path)
+        if name == "NeuralODEMM":
+            return NeuralODEMM(part, part, t, mass_matrix=mass, engine=julia)(y0)
+        return NeuralDAE(
+            lambda t, y, dy: dy - rest(y), part, t, differential_vars=both, engine=julia
+        )(y0)
+
+    torch.manual_seed(0)
+    found = layer(net, rest, lambda z: net(z).unsqueeze(-1))
+    torch.manual_seed(0)
+    expected = layer(lambda t, y: net(y), lambda t, y: rest(y), lambda t, z: net(z).unsqueeze(-1))
+    assert_close(found, expected, 1e-12)

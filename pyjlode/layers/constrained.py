@@ -11,6 +11,7 @@ from torch import Tensor
 from ..eager import eager
 from ..mass_matrix import as_matrix
 from ..neural_ode import keep_times, times_of
+from ..of_time import of_time
 from .solved import SolvedLayer
 
 
@@ -118,7 +119,7 @@ class NeuralODEMM(SolvedLayer):
             Of shape ``(T, *y0.shape)``; the first is ``y0`` made consistent.
         """
         times = times_of(self, t)
-        model, constraints = self.model, self.constraints_model
+        model, constraints = of_time(self.model), of_time(self.constraints_model)
 
         def equations(t: Tensor, y: Tensor) -> Tensor:
             return torch.cat([model(t, y), constraints(t, y)], dim=-1)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..cdeint import cdeint
 from ..eager import eager
+from ..of_time import of_time
 from ..problem import Statistics
 from .solved import SolvedLayer
 
@@ -111,5 +112,5 @@ class NeuralCDE(SolvedLayer):
             times = torch.as_tensor(times, dtype=torch.float64)
         z0 = self.initial(X.evaluate(times[0]))
         self.stats = Statistics()
-        z = cdeint(X, self.func, z0, times, adjoint=False, stats=self.stats, **self.solver)
+        z = cdeint(X, of_time(self.func), z0, times, adjoint=False, stats=self.stats, **self.solver)
         return self.readout(z[..., -1, :] if t is None else z)

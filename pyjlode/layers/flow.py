@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ..eager import eager
+from ..of_time import of_time
 from .divergence import exact_trace, hutchinson_trace
 from .solved import SolvedLayer, time_span
 
@@ -141,7 +142,7 @@ class CNF(SolvedLayer):
 
         Of the dtype of ``base``, else of this layer's first parameter, else of torch's default.
         """
-        return self.solve(self.func, self._base_sample(n), self.t.flip(0))[-1]
+        return self.solve(of_time(self.func), self._base_sample(n), self.t.flip(0))[-1]
 
     def sample_and_log_prob(self, n: int) -> tuple[Tensor, Tensor]:
         """New samples with their log-densities, by one solve."""
@@ -159,7 +160,7 @@ class CNF(SolvedLayer):
         numbers = self.input_dims.numel()
         integrals = x.new_zeros(len(x), 3 if regularize else 1)
         start = torch.cat([x.flatten(1), integrals], 1)
-        field = partial(_augmented, self.func, self._draw(x), self.input_dims, regularize)
+        field = partial(_augmented, of_time(self.func), self._draw(x), self.input_dims, regularize)
         end = self.solve(field, start, t)[-1]
         return end[:, :numbers].reshape(x.shape), end[:, numbers:].unbind(1)
 

@@ -12,6 +12,7 @@ from ..daeint import daeint
 from ..eager import eager
 from ..errors import DerivativeError
 from ..neural_ode import keep_times, times_of
+from ..of_time import of_time
 from ..problem import Statistics
 from .solved import SolvedLayer
 
@@ -129,7 +130,8 @@ class NeuralDAE(SolvedLayer):
         """
         times = times_of(self, t)
         self.stats = Statistics()
-        residual = _residual(self.model, self.constraints_model, tuple(self.differential_vars))
+        constraints, mask = of_time(self.constraints_model), tuple(self.differential_vars)
+        residual = _residual(self.model, constraints, mask)
         states: Tensor = daeint(
             residual, y0, dy0, times, differential_vars=self.differential_vars, stats=self.stats,
             **self.solver,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..eager import eager
+from ..of_time import of_time
 from .recognition import RecognitionRNN
 from .solved import SolvedLayer
 
@@ -86,7 +87,7 @@ class LatentODE(SolvedLayer):
 
     def decode(self, z0: Tensor, t: Tensor) -> Tensor:
         """Means of observations at times ``t``, the first of which is that of ``z0``."""
-        means: Tensor = self.decoder(self.solve(self.func, z0, t))
+        means: Tensor = self.decoder(self.solve(of_time(self.func), z0, t))
         return means
 
     @eager

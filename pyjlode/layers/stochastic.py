@@ -10,6 +10,7 @@ from torch import Tensor
 from ..eager import eager
 from ..errors import DerivativeError
 from ..neural_ode import keep_times, times_of
+from ..of_time import of_time
 from ..problem import Statistics
 from ..sdeint import sdeint
 from .solved import SolvedLayer
@@ -42,12 +43,12 @@ class _StochasticLayer(SolvedLayer):
     @property
     def f(self) -> Callable[[Tensor, Tensor], Tensor]:
         """The drift, ``f(t, y)`` of shape ``(B, n)``."""
-        return self.drift
+        return of_time(self.drift)
 
     @property
     def g(self) -> Callable[[Tensor, Tensor], Tensor]:
         """The diffusion, ``g(t, y)``, as ``noise_type`` has it."""
-        return self.diffusion
+        return of_time(self.diffusion)
 
     @eager
     def forward(
