@@ -55,6 +55,11 @@ _layer("conv2d_groups", _IMAGE, lambda: nn.Conv2d(4, 4, 3, padding=1, groups=2))
 _layer("conv2d_depthwise", _IMAGE, lambda: nn.Conv2d(4, 4, 3, padding=1, groups=4))
 _layer("conv2d_dilated", _IMAGE, lambda: nn.Conv2d(4, 4, (3, 2), padding=(2, 1), dilation=2))
 _layer("conv2d_circular", _IMAGE, lambda: nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"))
+_layer(
+    "conv1d_replicate", (2, 3, 8), lambda: nn.Conv1d(3, 3, 3, padding=1, padding_mode="replicate")
+)
+_layer("conv2d_replicate", _IMAGE, lambda: nn.Conv2d(4, 4, 3, padding=1, padding_mode="replicate"))
+_layer("conv2d_reflect", _IMAGE, lambda: nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"))
 _layer("conv3d", (1, 2, 3, 4, 4), lambda: nn.Conv3d(2, 2, 3, padding=1))
 _layer(
     "conv_transposed",

@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from patterns import Func, dense, nonzeros, pattern_of
 from reference import assert_close
 from torch import nn
@@ -91,10 +92,136 @@ CASES: dict[str, tuple[Func, torch.Tensor, int]] = {
     "convolution": (convolution, torch.linspace(-1, 1, 24, dtype=D).view(1, 2, 12), 6),
     "block": (block, torch.linspace(-1, 1, 72, dtype=D).view(1, 2, 6, 6), 18),
     "in place": (in_place, torch.linspace(0.2, 1, 6, dtype=D), 2),
-    "put": (put, torch.linspace(0.2, 1, 6, dtype=D), 6),
-    "scattered": (scattered, torch.linspace(0.2, 1, 6, dtype=D), 6),
+    "put": (put, torch.linspace(0.2, 1, 6, dtype=D), 3),
+    "scattered": (scattered, torch.linspace(0.2, 1, 6, dtype=D), 3),
     "piecewise": (piecewise, torch.linspace(0.2, 1, 6, dtype=D), 2),
 }
+
+
+N = 12
+INDEX = torch.tensor([(3 * i + 1) % N for i in range(N)])
+MASK = torch.arange(N) % 3 == 0
+EDGES = torch.stack([torch.arange(N - 1), torch.arange(1, N)])
+UPWIND = torch.diag(torch.ones(N - 1, dtype=D), 1) - torch.eye(N, dtype=D)
+
+
+def on_edges(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """A graph's Laplacian, as message passing has it."""
+    flow = y[EDGES[0]] - y[EDGES[1]]
+    return torch.zeros_like(y).index_add(0, EDGES[1], flow).index_add(0, EDGES[0], -flow)
+
+
+def masked(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    out = torch.zeros_like(y)
+    out[MASK] = y[MASK] ** 2
+    return out
+
+
+def rearranged(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """An index that is written into before it is read."""
+    index = INDEX + 0
+    index[0] = 5
+    return y[index] ** 2
+
+
+def _padded(mode: str) -> Func:
+    def neighbours(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        wide = F.pad(y[None, None], (1, 1), mode=mode)[0, 0]
+        return wide[2:] * wide[:-2]
+
+    return neighbours
+
+
+def _on_grid(mode: str) -> Func:
+    def neighbours(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        wide = F.pad(y.view(1, 1, 3, 4), (1, 1, 1, 1), mode=mode)[0, 0]
+        return (wide[2:, 1:-1] + wide[1:-1, :-2]).reshape(-1)
+
+    return neighbours
+
+
+# Of a state of 12; constant indices and matrices, whose pattern is known to the element.
+EXACT: dict[str, Func] = {
+    "roll": lambda t, y: y.roll(1) - y,
+    "roll, two dimensions": lambda t, y: y.view(3, 4).roll((1, 1), (0, 1)).reshape(-1) ** 2,
+    "index": lambda t, y: y[INDEX] ** 2,
+    "negative index": lambda t, y: y[INDEX - N] ** 2,
+    "computed index": lambda t, y: y[(INDEX + 1) % N] ** 2,
+    "list": lambda t, y: y[[5, *range(11)]] ** 2,
+    "two indices": lambda t, y: y.view(3, 4)[INDEX // 4, INDEX % 4] ** 2,
+    "columns": lambda t, y: y.view(3, 4)[:, torch.tensor([1, 2, 3, 0])].reshape(-1) ** 2,
+    "index_select": lambda t, y: y.index_select(0, INDEX) ** 2,
+    "gather": lambda t, y: y.gather(0, INDEX) ** 2,
+    "gather, rows": lambda t, y: y.view(3, 4).gather(1, INDEX.view(3, 4) % 4).reshape(-1) ** 2,
+    "take": lambda t, y: y.take(INDEX) ** 2,
+    "index_add": lambda t, y: torch.zeros_like(y).index_add(0, INDEX, y**2),
+    "scatter": lambda t, y: torch.zeros_like(y).scatter(0, INDEX, y**2),
+    "scatter_add": lambda t, y: torch.zeros_like(y).scatter_add(0, INDEX, y**2),
+    "scatter_reduce": lambda t, y: torch.ones_like(y).scatter_reduce(0, INDEX, y, "prod"),
+    "index_put": lambda t, y: y.index_put((INDEX,), y**2),
+    "edges": on_edges,
+    "mask": masked,
+    "reflect": _padded("reflect"),
+    "replicate": _padded("replicate"),
+    "reflect, grid": _on_grid("reflect"),
+    "replicate, grid": _on_grid("replicate"),
+    "matrix": lambda t, y: UPWIND @ y**2,
+    "matrix on the right": lambda t, y: y @ UPWIND,
+    "batch of matrices": lambda t, y: torch.bmm(UPWIND[None], y[None, :, None])[0, :, 0],
+    "linear": lambda t, y: F.linear(y, UPWIND),
+    "einsum": lambda t, y: torch.einsum("ij,j->i", UPWIND, y),
+    "product and sum": lambda t, y: (UPWIND * y).sum(1),
+    "small matrix": lambda t, y: (y.view(3, 4) @ torch.eye(4, dtype=D).roll(1, 0)).reshape(-1),
+    "avg_pool1d": lambda t, y: F.avg_pool1d(y[None, None], 3, 1, 1)[0, 0],
+    "avg_pool2d": lambda t, y: F.avg_pool2d(y.view(1, 1, 3, 4), 3, 1, 1).reshape(-1),
+    "interpolate": lambda t, y: F.interpolate(
+        y[None, None, ::2], size=N, mode="linear", align_corners=True
+    )[0, 0],
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_exact_pattern(name: str) -> None:
+    y = torch.linspace(0.3, 1, N, dtype=D)
+    found, expected = dense(pattern_of(EXACT[name], y)), nonzeros(EXACT[name], y)
+    np.fill_diagonal(expected, True)
+    # What is overwritten may still have been there.
+    more = np.eye(N, dtype=bool) if name == "index_put" else found & ~found
+    assert (found | more == expected | more).all()
+
+
+def test_what_is_written_into_is_not_known() -> None:
+    y = torch.linspace(0.3, 1, N, dtype=D)
+    matrix = torch.zeros(N, N, dtype=D)
+
+    def filled(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return matrix.index_put((INDEX[:2], INDEX[1:3]), torch.ones(2, dtype=D)) @ y
+
+    for func in (rearranged, filled):
+        assert not (nonzeros(func, y) & ~dense(pattern_of(func, y))).any()
+
+
+def test_indices_and_zeros_that_change(julia: str) -> None:
+    """They are read at each solve; what changes again and again has one model for all."""
+    models = choose_engine(julia).models
+    y0 = torch.linspace(0.3, 1, N, dtype=D)
+    index, matrix = INDEX, UPWIND
+
+    def func(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return matrix @ y[index]
+
+    counts = []
+    for step in range(8):
+        index = torch.roll(INDEX, step)
+        matrix = (1 + step) * torch.roll(UPWIND, step % 2, 0)
+        found = odeint(func, y0, [0.0, 0.3], method="Rodas5P", engine=julia)
+        expected = odeint(func, y0, [0.0, 0.3], engine="torch")
+        assert_close(found, expected, 1e-5)
+        counts.append(len(models))
+    assert counts[-1] == counts[3]
+    matrix = 2 * matrix  # zero where it was
+    odeint(func, y0, [0.0, 0.3], method="Rodas5P", engine=julia)
+    assert len(models) == counts[-1]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -32,7 +32,7 @@ from ..translate.numbers import check_exact, exact_integers
 from ..translate.operations.complex import as_real
 from .arrays import flatten
 from .callback import Callback, PythonFunction
-from .repeats import Repeats, difference, values_of
+from .repeats import Repeats, difference, pattern_of, values_of
 
 
 class Wanted(IntEnum):
@@ -47,6 +47,8 @@ class Wanted(IntEnum):
 _CAPACITY = 128
 # So many models of one structure that differ by the values of tensors read as numbers.
 _VALUES_OF_ONE = 32
+# So many of them by the values of indices, or by which numbers of matrices are zero.
+_PATTERNS_OF_ONE = 3
 _KINDS = {torch.float32: "float32", torch.float64: "float64"}
 
 
@@ -75,6 +77,9 @@ class Model:
         The Python function that is called, in callback mode.
     structure : Structure or None
         What the function could read when the model was asked for.
+    fixed : tuple of torch.Tensor
+        Constants that the pattern of its Jacobian follows from: by their values where they are
+        integers or truth values, else by which are zero.
     """
 
     handle: Any
@@ -87,6 +92,7 @@ class Model:
     uses_time: bool = True
     callback: PythonFunction | None = None
     structure: Structure | None = None
+    fixed: tuple[Tensor, ...] = ()
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
@@ -144,20 +150,23 @@ class _Entry:
 
     Tensors of a function are numbered (see :class:`~pyjlode.trace.fingerprint.Structure`), so that
     the model serves every function of the same structure. A tensor that the function makes itself
-    is kept. ``read`` are those whose values the function read as numbers, with these values.
-    ``model`` is None for a function that cannot be traced. The owner is kept because ids are part
-    of the key.
+    is kept. ``read`` are those whose values the function read as numbers, with these values, and
+    ``fixed`` those that the Jacobian's pattern follows from, with what counts of them. ``model``
+    is None for a function that cannot be traced. The owner is kept because ids are part of the key.
     """
 
     model: Model | None
     tensors: tuple[Any, ...]
     constants: tuple[Any, ...]
     read: tuple[tuple[int, bytes], ...]
+    fixed: tuple[tuple[int, bytes], ...]
     owner: object
 
     def holds(self, reached: Sequence[Tensor]) -> bool:
-        """Whether what was read as numbers has the same values."""
-        return all(values_of(reached[place]) == value for place, value in self.read)
+        """Whether what was read as numbers has the same values, and the pattern what it needs."""
+        return all(values_of(reached[place]) == value for place, value in self.read) and all(
+            pattern_of(reached[place]) == value for place, value in self.fixed
+        )
 
     def bind(self, structure: Structure) -> Model | None:
         """The model with a function's own tensors."""
@@ -192,16 +201,20 @@ class ModelCache:
         """
         structure = _structure(problem, stand_ins)
         entries = self._find(self._key(structure, problem))
+        patterns = 0
         for enough in Wanted:
             if enough >= wanted and enough in entries:
                 for entry in entries[enough]:
+                    patterns += bool(entry.fixed)
                     if entry.model is None or (
                         not structure.opaque and entry.holds(structure.tensors)
                     ):
                         if stand_ins is not None:
                             stand_ins.check(structure.tensors[i] for i, _ in entry.read)
                         return entry.bind(structure) or self._callback(problem, structure)
-        model, traced = self._make(problem, wanted, structure)
+        # Where indices change from solve to solve, the Jacobian's pattern is for all of them.
+        fixed = patterns < _PATTERNS_OF_ONE
+        model, traced = self._make(problem, wanted, structure, fixed)
         if stand_ins is not None and traced is not None:
             stand_ins.check(traced.reads)
         made, why = self._entry(problem, structure, model, traced, stand_ins)
@@ -219,7 +232,7 @@ class ModelCache:
     ) -> tuple[_Entry | None, str]:  # fmt: skip
         """What to remember; or None, and why the trace serves this solve only."""
         if traced is None:
-            return _Entry(None, (), (), (), problem.owner), ""
+            return _Entry(None, (), (), (), (), problem.owner), ""
         if structure.opaque:
             return None, f"it may read {structure.opaque}, whose changes cannot be seen"
         after = _structure(problem, stand_ins)
@@ -237,8 +250,9 @@ class ModelCache:
             for tensors in (model.tensors, model.constants)
         ]
         read = tuple((number[id(x)], values_of(x)) for x in traced.reads if id(x) in number)
-        kept = replace(model, tensors=(), constants=(), structure=None)
-        return _Entry(kept, places[0], places[1], read, problem.owner), ""
+        fixed = tuple((number[id(x)], pattern_of(x)) for x in model.fixed if id(x) in number)
+        kept = replace(model, tensors=(), constants=(), structure=None, fixed=())
+        return _Entry(kept, places[0], places[1], read, fixed, problem.owner), ""
 
     def _keep(self, key: Any, entry: _Entry, wanted: Wanted) -> None:
         has = wanted if entry.model is not None else Wanted.SECOND
@@ -284,14 +298,14 @@ class ModelCache:
         return (structure.key, problem.key, y0.shape, y0.dtype)
 
     def _make(
-        self, problem: Problem, wanted: Wanted, structure: Structure
+        self, problem: Problem, wanted: Wanted, structure: Structure, fixed: bool
     ) -> tuple[Model, Traced | None]:
         check_rows(problem)
         check_forces(problem)
         if problem.mass is not None:
             problem.mass.check(problem)
         try:
-            model, traced = self._trace(problem, wanted)
+            model, traced = self._trace(problem, wanted, fixed)
             self._verify(problem, model)
         except TraceError as error:
             # A function that fails on plain tensors fails for the user's own reasons: say those.
@@ -303,7 +317,7 @@ class ModelCache:
             return self._callback(problem, structure), None
         return model, traced
 
-    def _trace(self, problem: Problem, wanted: Wanted) -> tuple[Model, Traced]:
+    def _trace(self, problem: Problem, wanted: Wanted, fixed: bool) -> tuple[Model, Traced]:
         with nothing_kept(problem.owner):
             traced = trace(
                 problem.func,
@@ -313,16 +327,17 @@ class ModelCache:
                 second=wanted >= Wanted.SECOND,
             )
         try:
-            return self.compile(traced), traced
+            return self.compile(traced, fixed), traced
         except TraceError:
             if not traced.has_second:
                 raise
         # It may be only the second derivatives that have no Julia code.
-        return self._trace(problem, Wanted.JACOBIAN)
+        return self._trace(problem, Wanted.JACOBIAN, fixed)
 
-    def compile(self, traced: Traced) -> Model:
+    def compile(self, traced: Traced, fixed: bool = True) -> Model:
         """Compile what was traced; nothing is remembered."""
-        source = translate(traced)
+        source = translate(traced, fixed=fixed)
+        origins = frozenset() if source.pattern is None else source.pattern.origins
         handle = self.module.generate(
             _KINDS[traced.dtype],
             source.code,
@@ -343,6 +358,7 @@ class ModelCache:
             traced.dtype,
             traced.has_second,
             traced.uses_time,
+            fixed=tuple(x for x in traced.constants if id(x) in origins),
         )
 
     def _pattern(self, source: ModelSource) -> Any:

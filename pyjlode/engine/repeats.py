@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from itertools import zip_longest
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..trace.fingerprint import Structure
 from ..trace.scope import Scope, scope_of
+from ..translate.known import is_discrete
 
 _MANY = 16
 _NOTHING = object()
@@ -20,6 +22,13 @@ def values_of(x: Tensor) -> bytes:
     with torch.no_grad():
         plain = x.detach().resolve_conj().resolve_neg().reshape(-1)
         return bytes(plain.contiguous().view(torch.uint8).numpy().tobytes())
+
+
+def pattern_of(x: Tensor) -> bytes:
+    """What of a constant a Jacobian's pattern follows from, to be compared."""
+    if is_discrete(x):
+        return values_of(x)
+    return np.packbits(x.detach().reshape(-1).numpy() != 0).tobytes()
 
 
 def difference(before: Structure, after: Structure) -> str:

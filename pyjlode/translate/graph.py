@@ -10,7 +10,9 @@ from torch import Tensor, fx
 
 from ..errors import TraceError
 from . import layout
+from .constants import Constants
 from .draws import draw_of, is_draw
+from .known import Known
 from .layout import View, uniform
 from .numbers import check_exact, check_types, conform, tensors_of
 from .operations import TABLE, assign, in_place, literal, plain_name
@@ -33,6 +35,8 @@ class GraphTranslator:
         By ``id``, the view of each tensor from outside.
     dtype : torch.dtype
         The one floating point type that the generated function computes in.
+    known : mapping of int to Known, optional
+        By ``id``, tensors from outside whose values may be used.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class GraphTranslator:
         placeholders: Mapping[str, Any],
         tensors: dict[int, View],
         dtype: torch.dtype,
+        known: Mapping[int, Known] | None = None,
     ) -> None:
         self.graph = graph
         self.program = program
@@ -50,6 +55,7 @@ class GraphTranslator:
         self.dtype = dtype
         self.values: dict[fx.Node, Any] = {}
         self.folded: dict[fx.Node, Any] = {}
+        self.constants = Constants(known or {})
 
     def run(self) -> list[Any]:
         """Translate every node; the views of the graph's outputs, None where it gives None."""
@@ -59,7 +65,7 @@ class GraphTranslator:
             if node.op == "placeholder":
                 self.values[node] = self.placeholders[node.target]
             elif node.op == "get_attr":
-                self.values[node] = self._outside(node.target)
+                self.values[node] = self._outside(node)
             elif node.op == "call_function" and node in needed:
                 self._call(node)
             elif node.op == "output":
@@ -70,10 +76,11 @@ class GraphTranslator:
         value = self._value(node)
         return as_pairs(self.program, value) if isinstance(value, ComplexView) else value
 
-    def _outside(self, name: object) -> View | ComplexView | fx.GraphModule:
-        value = getattr(self.graph, str(name))
+    def _outside(self, node: fx.Node) -> View | ComplexView | fx.GraphModule:
+        value = getattr(self.graph, str(node.target))
         if isinstance(value, fx.GraphModule):  # a branch of torch.cond
             return value
+        self.constants.tensor(node, value)
         view = self.tensors[id(value)]
         return from_pairs(view) if value.is_complex() else view
 
@@ -103,8 +110,19 @@ class GraphTranslator:
         values = self._apply(node, name, handler)
         taken = [self._value(n) for n in node.all_input_nodes]
         self.values[node] = conform(self.program, node, name, values, taken, self.dtype)
+        self._learn(node, self.constants.call(node, self.folded))
         for op in self.program.operations[before:]:
             self.program.origins[op] = name
+
+    def _learn(self, node: fx.Node, known: Known | None) -> None:
+        """Note what is known of a result, and that it is no more where it was written into."""
+        result = self.values[node]
+        if not isinstance(result, View) or result.buffer is None:
+            return
+        if _plain_name(node).endswith("_"):
+            self.program.known.pop(result.buffer, None)
+        else:
+            self.program.learn(result, known)
 
     def _apply(self, node: fx.Node, name: str, handler: Handler) -> Any:
         args = fx.map_arg(node.args, self._value)

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from .draws import Constant
+from .known import Known, of_tensor
 from .layout import Buffer, View, expand, whole
 
 # The template of an index that is looked at: NaN where it lies outside.
@@ -84,6 +86,8 @@ class Program:
         The ATen operation that each comes from.
     constants : list of (torch.Tensor or Draw, View)
         What translation made, for the end of the vector of constants.
+    known : dict of Buffer to Known
+        Values that are known now (see :mod:`pyjlode.translate.known`).
     """
 
     exact: int = 2**53
@@ -92,6 +96,7 @@ class Program:
     inputs: dict[Buffer, str] = field(default_factory=dict)
     origins: dict[Operation, str] = field(default_factory=dict)
     constants: list[tuple[Constant, View]] = field(default_factory=list)
+    known: dict[Buffer, Known] = field(default_factory=dict)
 
     def input(self, name: str, offset: int, shape: Sequence[int], kind: str = "f") -> View:
         """A tensor of the caller's: part of the argument ``name``, from ``offset``."""
@@ -107,7 +112,14 @@ class Program:
         kind = "b" if constant.dtype == torch.bool else "f"
         view = self.input("c", 0, constant.shape, kind)
         self.constants.append((constant, view))
+        if isinstance(constant, Tensor):
+            self.learn(view, of_tensor(constant))
         return view
+
+    def learn(self, view: View, known: Known | None) -> None:
+        """Note a tensor's values, if they are known and it has memory of its own."""
+        if known is not None and view.buffer is not None and view.is_whole:
+            self.known[view.buffer] = known
 
     def pointwise(
         self, template: str, args: Sequence[View], shape: Sequence[int], kind: str = "f"

@@ -45,15 +45,25 @@ def _written_out(program: Program, op: Operation) -> Operation:
     terms = x.shape[-1]
     if not 1 <= terms <= _FEW_TERMS:
         return op
-    template, args = "{0} * {1}", []
+    args = []
     for k in range(terms):
-        if k:
-            template = f"muladd({{{2 * k}}}, {{{2 * k + 1}}}, {template})"
         args.append(expand(slice_(x, -1, k, k + 1, 1), op.out.shape))
         args.append(expand(slice_(y, -2, k, k + 1, 1), op.out.shape))
-    product = Pointwise(op.out, template, args)
+    product = Pointwise(op.out, sum_of_products(terms), args)
     program.origins[product] = program.origins.get(op, "matmul")
     return product
+
+
+def sum_of_products(terms: int) -> str:
+    """The template of a sum of so many products of neighbouring arguments.
+
+    >>> sum_of_products(2)
+    'muladd({2}, {3}, {0} * {1})'
+    """
+    template = "{0} * {1}"
+    for k in range(1, terms):
+        template = f"muladd({{{2 * k}}}, {{{2 * k + 1}}}, {template})"
+    return template
 
 
 def schedule(

@@ -18,6 +18,7 @@ from .draws import Constant, place
 from .emit import Emitted, Output, emit_function
 from .emit_rows import emit_row_function
 from .graph import GraphTranslator
+from .known import Known, of_tensor
 from .layout import View
 from .numbers import check_exact, exact_integers
 from .operations.complex import as_real
@@ -99,8 +100,15 @@ class ModelSource:
     rows: RowSplit | None = None
 
 
-def translate(traced: Traced) -> ModelSource:
+def translate(traced: Traced, *, fixed: bool = True) -> ModelSource:
     """Generate the Julia source of a traced function.
+
+    Parameters
+    ----------
+    traced : Traced
+    fixed : bool, optional
+        Whether the Jacobian's pattern may follow from the values of constants: then the code holds
+        for these only (see ``pattern.origins``).
 
     Raises
     ------
@@ -120,9 +128,15 @@ def translate(traced: Traced) -> ModelSource:
     tensors: dict[int, View] = {}
     _place(program, "p", traced.parameters, tensors)
     end = _place(program, "c", traced.constants, tensors)
-    translator = GraphTranslator(traced.graph, program, placeholders, tensors, traced.dtype)
+    known = _known(traced, fixed) if traced.has_jacobian else {}
+    for key, values in known.items():
+        program.learn(tensors[key], values)
+    translator = GraphTranslator(traced.graph, program, placeholders, tensors, traced.dtype, known)
     outputs = translator.run()
     constants = (*traced.constants, *place(program.constants, end))
+    pattern = None
+    if traced.has_jacobian and outputs[0] is not None:
+        pattern = jacobian_pattern(program, outputs[0], shape.numel())
 
     wanted = _functions(traced, outputs)
     rows, functions = _emit_rows(traced, program, wanted)
@@ -138,7 +152,7 @@ def translate(traced: Traced) -> ModelSource:
         parameters=traced.parameters,
         constants=constants,
         depends_on_time=traced.has_derivatives and outputs[1] is not None,
-        pattern=_pattern(traced, program, outputs[0], tensors),
+        pattern=pattern,
         steps={name: f.steps for name, f in functions.items()},
         rows=rows,
     )
@@ -180,17 +194,15 @@ def _place(program: Program, name: str, tensors: Sequence[Tensor], views: dict[i
     return offset
 
 
-def _pattern(
-    traced: Traced, program: Program, value: View, views: Mapping[int, View]
-) -> Pattern | None:
-    if not traced.has_jacobian:
-        return None
-    places = {}
+def _known(traced: Traced, fixed: bool) -> dict[int, Known]:
+    """By id, constants whose values may be used: those that never change, or all."""
+    found = {}
     for x in traced.constants:
-        buffer = views[id(x)].buffer
-        if id(x) in traced.places and buffer is not None:
-            places[buffer] = x.numpy()
-    return jacobian_pattern(program, value, traced.shape.numel(), places)
+        own = id(x) in traced.places or id(x) in traced.made
+        known = of_tensor(x, fixed=own) if own or fixed else None
+        if known is not None:
+            found[id(x)] = known
+    return found
 
 
 def _functions(

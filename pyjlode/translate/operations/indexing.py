@@ -136,6 +136,18 @@ def put(b: Program, x: View, index: View, source: View, accumulate: bool = False
     return view(b, out, x.shape)
 
 
+@operation(*(f"aten.replication_pad{rank}d_backward" for rank in (1, 2, 3)))
+def replication_pad_backward(b: Program, v: View, x: View, padding: Sequence[int]) -> View:
+    """Each element gets what its copies got; the padding begins with the last dimension's."""
+    for k in range(0, len(padding), 2):
+        dim = len(x.shape) - 1 - k // 2
+        n = x.shape[dim]
+        index = torch.arange(-padding[k], n + padding[k + 1]).clamp(0, n - 1)
+        start = filled(b, 0.0, [*v.shape[:dim], n, *v.shape[dim + 1 :]])
+        v = index_put(b, start, [*[None] * dim, b.constant(index)], v, accumulate=True)
+    return v
+
+
 # One index an element.
 
 
