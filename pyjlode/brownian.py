@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors import ArgumentError, UnsupportedError
+from .states import as_numbers
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class BrownianPath:
             The same seed gives the same path. Default: drawn from torch's generator.
         dtype : torch.dtype, optional
         """
-        times = torch.as_tensor(t, dtype=torch.float64)
+        times = as_numbers("t", t).to(torch.float64)
         dW, dZ = draw(times, shape, seed=seed, dtype=dtype, second=True)
         assert dZ is not None
         return cls(times, _sums(dW), _sums(dZ))

@@ -15,7 +15,7 @@ from .eager import eager
 from .errors import ArgumentError, UnsupportedError
 from .methods import find_method
 from .odeint import odeint
-from .states import as_state
+from .states import as_numbers, as_state
 
 # torchcde's: controlled equations are hard to solve to odeint's.
 _RTOL, _ATOL = 1e-4, 1e-6
@@ -111,9 +111,11 @@ def cdeint(
             'cdeint has no batch="independent", as each row of X is another control; solve the '
             "rows one by one."
         )
+    if not callable(func):
+        raise TypeError(f"func must be callable as func(t, z), not {type(func).__name__}.")
     if not callable(getattr(X, "derivative", None)):
         raise ArgumentError("X must have a method derivative(t), as CubicSpline has.")
-    times = t if isinstance(t, Tensor) else torch.as_tensor(t, dtype=torch.float64)
+    times = as_numbers("t", t)
     field, z0 = _VectorField(X, func), as_state(z0, func)
     _check_shapes(field, times, z0)
     kwargs.setdefault("rtol", _RTOL)

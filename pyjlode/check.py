@@ -18,7 +18,7 @@ from .options import check_options, grid, reversed_options
 from .partitioned import check_state
 from .problem import AdjointSolve, Problem, Tolerance, reversed_time
 from .sensealg import SensitivityAlgorithm, check_sensealg
-from .states import Layout, State, are_finite, as_state, numbers
+from .states import Layout, State, are_finite, as_numbers, as_state, numbers
 
 __all__ = ["State", "check_tolerances", "make_problem"]
 
@@ -103,7 +103,7 @@ def make_problem(
         owner=func,
         key=key,
         layout=layout,
-        norm=None if norm is None else lambda y: norm(layout.split(y)),
+        norm=None if norm is None else lambda y: _checked_norm(norm(layout.split(y))),
         watch=_callbacks(func, chosen, fixed, layout, turned),
         adjoint=adjoint,
         adjoint_params=None if adjoint_params is None else tuple(adjoint_params),
@@ -123,10 +123,7 @@ def make_problem(
 
 def _check_times(t: Any) -> tuple[Tensor, bool]:
     """The times as a tensor, and whether they decrease."""
-    try:
-        times = t if isinstance(t, Tensor) else torch.as_tensor(t, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"t must be a tensor or a sequence of numbers, not {t!r}.") from error
+    times = as_numbers("t", t)
     if times.dim() != 1 or times.numel() == 0:
         raise ArgumentError(
             f"t must have one dimension and a time; its shape is {tuple(times.shape)}."
@@ -146,6 +143,13 @@ def _check_times(t: Any) -> tuple[Tensor, bool]:
     if not increasing and not (before > after).all():
         raise ArgumentError("t must be strictly increasing or strictly decreasing.")
     return times, not increasing
+
+
+def _checked_norm(value: Any) -> Any:
+    if isinstance(value, (int, float)) or (isinstance(value, Tensor) and value.numel() == 1):
+        return value
+    found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+    raise TypeError(f"The option norm must give one number, not {found}.")
 
 
 def _with_grid(t: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:

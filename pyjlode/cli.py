@@ -32,10 +32,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 for success, 1 for work that failed, 2 for bad input, 130 for an interrupt.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog="pyjlode", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="pyjlode",
+        description="Neural ODEs for PyTorch, solved and differentiated by Julia's SciML.",
+        epilog="`pyjlode COMMAND --help` says more of a command.",
+    )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, summary) in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=summary, description=summary.capitalize())
+        subparser = subparsers.add_parser(
+            name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
+        )
         if arguments[:1] == [name]:
             importlib.import_module(module).add_arguments(subparser)
     args = parser.parse_args(arguments)

@@ -241,7 +241,12 @@ def _check_mask(differential_vars: Any, y0: Any, layout: Layout) -> Tensor:
             )
     flat = []
     for mask, y in zip(masks, parts, strict=True):
-        one = torch.as_tensor(mask)
+        try:
+            one = torch.as_tensor(mask)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(
+                f"differential_vars must be of True and False, not {mask!r}."
+            ) from error
         if one.dtype is not torch.bool:
             raise ArgumentError(f"differential_vars must be of True and False, not {one.dtype}.")
         if one.dim() and one.shape not in (y.shape, y.shape[-1:]):

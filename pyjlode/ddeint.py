@@ -17,7 +17,7 @@ from .methods import find_method
 from .problem import Problem, Statistics
 from .sensealg import DiscreteAdjoint, SensitivityAlgorithm
 from .solution import add_solution
-from .states import Layout, as_state
+from .states import Layout, as_numbers, as_state
 
 #: The explicit Runge-Kutta methods whose interpolation is as good as their steps, by SciML's names.
 METHODS = ("Tsit5", "BS3", "DP5", "RK4", "Vern6", "Vern7", "Vern8", "Vern9")
@@ -178,7 +178,7 @@ def _check_lags(lags: Any) -> Tensor:
             "a variable lag is a chain of n further states in odeint, "
             "z[i]' = n / lag * (z[i-1] - z[i]) with z[0] = y, whose last one is y about lag ago."
         )
-    delays = lags if isinstance(lags, Tensor) else torch.as_tensor(lags, dtype=torch.float64)
+    delays = as_numbers("lags", lags)
     if delays.dim() != 1 or delays.numel() == 0 or delays.is_complex():
         raise ArgumentError(
             "lags must be one or more numbers, of one dimension; without a delay use odeint."
@@ -199,13 +199,13 @@ def _check(
         )
     method = _DEFAULT if method is None else method
     _check_method(method, options)
-    times = t if isinstance(t, Tensor) else torch.as_tensor(t, dtype=torch.float64)
+    times = as_numbers("t", t)
     past, known = history, None
     if callable(history):
         if times.dim() != 1 or times.numel() == 0:
             raise ArgumentError("t must have one dimension and a time.")
         past, known = history(times[0]), history
-    past = as_state(past, func)
+    past = as_state(past, func) if known is None else past
     still = [_detached(past)] * len(lags)
     problem, unflatten = make_problem(
         lambda t, y: func(t, y, *map(_detached, still)),

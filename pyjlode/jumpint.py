@@ -18,7 +18,8 @@ from .engine import choose_engine
 from .errors import ArgumentError, DerivativeError, UnsupportedError
 from .methods import Method, find_method
 from .names import unknown
-from .states import as_state, numbers
+from .options import as_mapping, number
+from .states import as_numbers, as_state, numbers
 
 METHODS = ("Direct", "FRM", "NRM")
 """Algorithms for rates that are constant between jumps; Direct is for all others too."""
@@ -184,7 +185,7 @@ def jumpint(
     ...     assert abs(y.mean() - 20) < 1 and abs(y.var() - 20) < 5
     """
     problem = _check(
-        rate, change, y0, t, func, method, ode_method, rtol, atol, dict(options or {}), seed
+        rate, change, y0, t, func, method, ode_method, rtol, atol, as_mapping(options), seed
     )
     from .engine.julia import JuliaEngine
     from .engine.jumps import solve_jumps
@@ -217,7 +218,7 @@ def _check(
     for name, value in options.items():
         if name not in _OPTIONS:
             raise ArgumentError(unknown("option of jumpint", name, _OPTIONS))
-        if not float(value) > 0:
+        if not number(name, value) > 0:
             raise ArgumentError(f"The option {name} must be above zero, not {value!r}.")
     given = {**_OPTIONS, **options}
     return JumpProblem(
@@ -241,7 +242,7 @@ def _check_y0(y0: Any) -> None:
 def _check_times(t: Any) -> Tensor:
     if isinstance(t, Tensor) and t.requires_grad:
         raise UnsupportedError("jumpint has no gradient with respect to t; give t.detach().")
-    times = torch.as_tensor(t, dtype=torch.float64)
+    times = as_numbers("t", t).to(torch.float64)
     if times.dim() != 1 or len(times) < 2 or not bool(torch.isfinite(times).all()):
         raise ArgumentError("t must be two or more finite times, of one dimension.")
     if not bool((times.diff() > 0).all()):

@@ -110,3 +110,17 @@ def _switching(outer: str, stiff: Method) -> Method:
         f"{outer}({stiff.name})", order, stiff=True, reference=stiff.reference,
         family="switching", package=stiff.package, implicit=True, adjoint="gauss",
     )  # fmt: skip
+
+
+def first_of(method: Method) -> Method | None:
+    """Of a method that switches, the one for what is not stiff; None for any other.
+
+    Examples
+    --------
+    >>> first_of(find_method("auto")).name
+    'Vern7'
+    >>> first_of(find_method("Rodas5P")) is None
+    True
+    """
+    found = re.fullmatch(r"Auto(\w+)\(\w+\)", method.name)
+    return find_method(found.group(1)) if found else None

@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Iterable
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """One sentence with the nearest of the known names.
+def unknown(kind: str, name: object, known: Iterable[str]) -> str:
+    """One sentence with the nearest of the known names, or all where it is no name.
 
     Examples
     --------
@@ -15,5 +15,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     "There is no method 'Tsit6'; the nearest is 'Tsit5'."
     """
     by_lower = {k.lower(): k for k in known}
+    if not isinstance(name, str):
+        return f"There is no {kind} {name!r}; there are {', '.join(by_lower.values())}."
     near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0)
     return f"There is no {kind} {name!r}; the nearest is {by_lower[near[0]]!r}."

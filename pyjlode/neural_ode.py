@@ -13,6 +13,7 @@ from .odeint import odeint
 from .of_time import of_time
 from .problem import Statistics
 from .sensealg import SensitivityAlgorithm
+from .states import as_numbers
 
 
 class NeuralODE(nn.Module):
@@ -131,7 +132,7 @@ def keep_times(layer: nn.Module, t: Tensor | Sequence[float] | None) -> None:
     if isinstance(t, nn.Parameter):
         layer.t = t
         return
-    times = None if t is None else torch.as_tensor(t, dtype=torch.float64)
+    times = None if t is None else as_numbers("t", t).to(torch.float64)
     layer.register_buffer("t", times, persistent=False)
 
 

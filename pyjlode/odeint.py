@@ -20,6 +20,7 @@ from .preset_time import PresetTimeCallback, WithStops, change_start
 from .problem import Problem, Statistics
 from .sensealg import SensitivityAlgorithm
 from .solution import add_solution, solve_dense
+from .states import as_numbers
 
 
 @eager
@@ -307,7 +308,7 @@ def odeint_event(
     >>> print(f"{time.item():.4f} s, {g.grad.item():.4f}")
     2.0000 s, -0.1000
     """
-    start = torch.as_tensor(t0, dtype=None if isinstance(t0, Tensor) else torch.float64)
+    start = as_numbers("t0", t0)
     start = start.reshape(-1)
     t = torch.cat([start, start.detach() + (-1 if reverse_time else 1)])
     event_t, solution = odeint_interface(func, y0, t, event_fn=event_fn, **kwargs)

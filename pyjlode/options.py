@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from math import inf
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from .errors import ArgumentError, warn
 from .methods import Method
 from .names import unknown
+from .states import as_numbers
 
 FIXED = ("step_size", "grid_constructor", "interp", "perturb")
 ADAPTIVE = (
@@ -29,6 +31,23 @@ _FORMER = {
 }
 
 
+def as_mapping(options: Any) -> dict[str, Any]:
+    """The options, none for None.
+
+    Raises
+    ------
+    TypeError
+        If they are no mapping.
+    """
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise TypeError(
+            f"options must be a dict, such as {{'max_step': 0.1}}, not {type(options).__name__}."
+        )
+    return dict(options)
+
+
 def check_options(
     options: Mapping[str, Any] | None, method: Method | None, fixed: bool
 ) -> dict[str, Any]:
@@ -39,13 +58,7 @@ def check_options(
     ArgumentError
         For a name that no method takes, or a value out of range.
     """
-    if options is None:
-        return {}
-    if not isinstance(options, Mapping):
-        raise TypeError(
-            f"options must be a dict, such as {{'max_step': 0.1}}, not {type(options).__name__}."
-        )
-    given = dict(options)
+    given = as_mapping(options)
     for name in given:
         if name in _FORMER:
             raise ArgumentError(f"There is no option {name!r} any more; use {_FORMER[name]}.")
@@ -59,6 +72,8 @@ def check_options(
     checked = {name: value for name, value in given.items() if name in taken and value is not None}
     for name, value in checked.items():
         _check_value(name, value)
+    if float(checked.get("min_step", 0.0)) > float(checked.get("max_step", inf)):
+        raise ArgumentError("The option min_step must not be above max_step.")
     if "step_size" in checked and "grid_constructor" in checked:
         raise ArgumentError("step_size and grid_constructor exclude each other; give one.")
     if "step_t" in checked and "jump_t" in checked:
@@ -92,9 +107,9 @@ def _taken_by(method: Method | None, fixed: bool) -> set[str]:
 
 
 def _check_value(name: str, value: Any) -> None:
-    if name in _POSITIVE and not _number(name, value) > 0:
+    if name in _POSITIVE and not number(name, value) > 0:
         raise ArgumentError(f"The option {name} must be above zero, not {value!r}.")
-    if name == "min_step" and not _number(name, value) >= 0:
+    if name == "min_step" and not number(name, value) >= 0:
         raise ArgumentError(f"The option min_step must not be below zero, not {value!r}.")
     if name == "norm" and not callable(value):
         raise ArgumentError(
@@ -110,7 +125,14 @@ def _check_value(name: str, value: Any) -> None:
         raise ArgumentError(f"The option dtype must be a real torch dtype, not {value!r}.")
 
 
-def _number(name: str, value: Any) -> float:
+def number(name: str, value: Any) -> float:
+    """An option's value as a number.
+
+    Raises
+    ------
+    TypeError
+        If it is none.
+    """
     try:
         return float(value)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -118,7 +140,7 @@ def _number(name: str, value: Any) -> float:
 
 
 def _check_points(name: str, value: Any) -> None:
-    points = torch.as_tensor(value)
+    points = as_numbers(f"The option {name}", value)
     if points.dim() > 1 or not bool(torch.isfinite(points).all()):
         raise ArgumentError(f"The option {name} must be a one-dimensional tensor of times.")
     if len(points.reshape(-1).unique()) < points.numel():

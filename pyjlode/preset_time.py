@@ -17,6 +17,7 @@ from .errors import ArgumentError, UnsupportedError
 from .options import break_points
 from .problem import Interpolant, Problem, Statistics
 from .solution import nowhere
+from .states import as_numbers
 
 
 class PresetTimeCallback:
@@ -76,8 +77,8 @@ class PresetTimeCallback:
     def __init__(
         self, tstops: Tensor | Sequence[float], affect: Callable[[Tensor, Any], Any]
     ) -> None:
-        given = isinstance(tstops, Tensor) and tstops.is_floating_point()
-        self.tstops = torch.as_tensor(tstops, dtype=None if given else torch.float64)
+        times = as_numbers("tstops", tstops)
+        self.tstops = times if times.is_floating_point() else times.to(torch.float64)
         self.affect = affect
         values = self.tstops.detach()
         if values.dim() != 1 or not bool(torch.isfinite(values).all()):

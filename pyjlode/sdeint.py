@@ -16,8 +16,9 @@ from .check import check_one_tolerance
 from .eager import eager
 from .engine import choose_engine
 from .errors import ArgumentError, DerivativeError, UnsupportedError
+from .options import as_mapping, number
 from .problem import Statistics
-from .states import as_state, numbers
+from .states import as_numbers, as_state, numbers
 from .stochastic_methods import StochasticMethod, find_stochastic_method
 from .trace.transforms import refuse_transforms
 
@@ -210,11 +211,8 @@ def sdeint(
         )
     refuse_transforms("A stochastic equation")
     problem = _check(sde, y0, ts, method, adaptive, names)
-    if not 0 < float(dt) < float("inf"):
-        raise ArgumentError(f"dt must be above zero, not {dt!r}.")
-    unknown = set(options or {}) - {"max_num_steps"}
-    if unknown:
-        raise ArgumentError(f"sdeint has no options {', '.join(sorted(unknown))}.")
+    check_one_tolerance("dt", dt, zero=False)
+    most = _most_steps(options)
     steps: FixedSteps | AdaptiveSteps
     if adaptive:
         if bm is not None:
@@ -224,7 +222,6 @@ def sdeint(
             )
         for name, value in (("rtol", rtol), ("atol", atol), ("dt_min", dt_min)):
             check_one_tolerance(name, value)
-        most = int((options or {}).get("max_num_steps", 1_000_000))
         steps = AdaptiveSteps(
             new_seed() if seed is None else check_seed(seed),
             rtol,
@@ -258,6 +255,8 @@ def _check(
         if value not in known:
             raise ArgumentError(f"sde.{name} must be one of {', '.join(known)}, not {value!r}.")
     assert sde_type is not None and noise_type is not None
+    if not isinstance(names or {}, Mapping):
+        raise TypeError(f"names must be a dict, not {type(names).__name__}.")
     named = {"drift": "f", "diffusion": "g", **(names or {})}
     if set(named) != {"drift", "diffusion"}:
         raise UnsupportedError("sdeint's names are those of drift and diffusion only.")
@@ -277,7 +276,7 @@ def _check(
         raise ArgumentError("y0 has values that are not finite.")
     if isinstance(ts, Tensor) and ts.requires_grad:
         raise UnsupportedError("sdeint has no gradient with respect to ts; give ts.detach().")
-    times = torch.as_tensor(ts, dtype=torch.float64)
+    times = as_numbers("ts", ts).to(torch.float64)
     if times.dim() != 1 or len(times) < 2 or not bool(torch.isfinite(times).all()):
         raise ArgumentError("ts must be two or more finite times, of one dimension.")
     if not bool((times.diff() > 0).all()):
@@ -292,6 +291,14 @@ def _check(
         _wrapped(f), _wrapped(g, squeeze=noise_type == "scalar"), (f, g), y0, times, noises,
         noise_type == "scalar", sde_type == "ito", chosen,
     )  # fmt: skip
+
+
+def _most_steps(options: Any) -> int:
+    given = {"max_num_steps": 1_000_000, **as_mapping(options)}
+    if len(given) > 1:
+        others = sorted(str(name) for name in given if name != "max_num_steps")
+        raise ArgumentError(f"sdeint has no options {', '.join(others)}.")
+    return int(number("max_num_steps", given["max_num_steps"]))
 
 
 def _wrapped(function: Any, squeeze: bool = False) -> Any:

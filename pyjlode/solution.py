@@ -13,6 +13,7 @@ from .eager import eager
 from .engine import Engine
 from .errors import SolverError, UnsupportedError
 from .problem import Interpolant, Problem, Statistics
+from .states import as_numbers
 
 
 @dataclass(eq=False)
@@ -85,7 +86,7 @@ class Solution:
         return self._at(t, 1)
 
     def _at(self, t: float | Sequence[float] | Tensor, order: int) -> Any:
-        times = torch.as_tensor(t, dtype=torch.float64).detach()
+        times = as_numbers("t", t).detach().to(torch.float64)
         if times.dim() > 1:
             raise ValueError(f"t must be a number or of one dimension; it has {times.dim()}.")
         ends = self.t.detach().to(torch.float64)[[0, -1]] if self.t.numel() else times.new_zeros(2)

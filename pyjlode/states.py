@@ -64,6 +64,24 @@ def as_state(y0: Any, func: object = None) -> Any:
     return state.to(dtype.to_complex() if state.is_complex() else dtype)
 
 
+def as_numbers(name: str, value: Any) -> Tensor:
+    """A tensor as it is, and a float64 one of numbers; ``name`` is the argument's.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    """
+    if isinstance(value, Tensor):
+        return value
+    try:
+        return torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{name} must be a tensor or a sequence of numbers, not {value!r}."
+        ) from error
+
+
 def _dtype_of(func: object) -> torch.dtype:
     parameters = func.parameters() if isinstance(func, torch.nn.Module) else iter(())
     return next((p.dtype for p in parameters if p.dtype in REAL), torch.float64)
@@ -132,9 +150,9 @@ class Layout:
     def join(self, state: Any) -> Tensor:
         """The engines' tensor of a state of the caller's."""
         if not self.joined:
-            return _as_pairs(state)
+            return as_pairs(state)
         parts = [
-            _as_pairs(y).reshape(*y.shape[: self.leading], size)
+            as_pairs(y).reshape(*y.shape[: self.leading], size)
             for y, size in zip(state, self.sizes, strict=True)
         ]
         return torch.cat(parts, dim=-1)
@@ -142,7 +160,7 @@ class Layout:
     def split(self, y: Tensor) -> Any:
         """The caller's state of an engine's tensor, which may have more dimensions in front."""
         if not self.joined:
-            return _from_pairs(y) if self.complex[0] else y
+            return from_pairs(y) if self.complex[0] else y
         parts: list[Tensor] = []
         start = 0
         for size, shape, is_complex in zip(self.sizes, self.shapes, self.complex, strict=True):
@@ -151,7 +169,7 @@ class Layout:
             start += size
             front = y.shape[:-1]
             if is_complex:
-                parts.append(_from_pairs(piece.reshape((*front, *shape, 2))))
+                parts.append(from_pairs(piece.reshape((*front, *shape, 2))))
             else:
                 parts.append(piece.reshape((*front, *shape)))
         return tuple(parts)
@@ -179,7 +197,7 @@ class Layout:
             state = self.split(y)
             derivative = func(t.clone(), self.split(y.clone()))
             _check_derivative(derivative, state)
-            return _as_pairs(derivative)
+            return as_pairs(derivative)
 
         return checked
 
@@ -205,11 +223,13 @@ def are_finite(x: NDArray[Any]) -> bool:
     return isfinite(flat.dot(flat)) or bool(np.isfinite(flat).all())
 
 
-def _as_pairs(y: Tensor) -> Tensor:
+def as_pairs(y: Tensor) -> Tensor:
+    """Real and imaginary part in a last dimension of its own; a real tensor as it is."""
     return torch.stack((y.real, y.imag), -1) if y.is_complex() else y
 
 
-def _from_pairs(y: Tensor) -> Tensor:
+def from_pairs(y: Tensor) -> Tensor:
+    """The complex tensor of pairs."""
     return torch.complex(y[..., 0], y[..., 1])
 
 

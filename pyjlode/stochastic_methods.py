@@ -113,6 +113,8 @@ def find_stochastic_method(
     """
     if name is None:
         return _BY_NAME[_default(sde_type, noise_type, adaptive).lower()]
+    if not isinstance(name, str):
+        raise TypeError(f"method must be a name, such as 'EM', not {type(name).__name__}.")
     if name in _ONLY_TORCHSDE:
         raise UnsupportedError(
             f"There is no {name} but in torchsde; use EulerHeun (torchsde's heun), or RKMil for "

@@ -164,8 +164,14 @@ def test_control_c(engine: str, tmp_path: Path) -> None:
 GOOD = "t,x\n0,1\n1,2\n2,3\n3,4\n4,5\n"
 BAD_FILES = {
     "letters": ("t,x\n0,1\n1,2\n2,abc\n3,4\n4,5\n", r"Line 4: 'abc' in column 'x' is not a number"),
-    "nan": ("t,x\n0,1\n1,nan\n2,3\n3,4\n4,5\n", "Line 3.*not a finite number"),
-    "empty field": ("t,x\n0,1\n1,\n2,3\n3,4\n4,5\n", "Line 3"),
+    "nan": ("t,x\n0,1\n1,nan\n2,3\n3,4\n4,5\n", "Line 3: column 'x' is nan. With --gaps drop"),
+    "infinite": ("t,x\n0,1\n1,inf\n2,3\n3,4\n4,5\n", "Line 3.*not a finite number"),
+    "empty field": (
+        "t,x\n0,1\n1,\n2,3\n3,4\n4,5\n",
+        "Line 3: column 'x' is empty. With --gaps drop",
+    ),
+    "empty time": ("t,x\n0,1\n,2\n2,3\n3,4\n4,5\n", "Line 3: column 't' is empty; times cannot"),
+    "header only": ("t,x\n", "a header and no rows"),
     "duplicate": ("t,x\n0,1\n1,2\n1,3\n3,4\n4,5\n", "Line 4: time 1 repeats"),
     "decreasing": ("t,x\n0,1\n2,2\n1,3\n3,4\n4,5\n", "Line 4: time 1 goes back"),
     "short": ("t,x\n0,1\n1,2\n2,3\n", "3 rows.*at least 4"),
@@ -273,3 +279,28 @@ def test_other_separators_and_comments(tmp_path: Path) -> None:
     assert data.trajectories[0].y[:, 0].tolist() == [1, 2, 3, 4]
     with pytest.raises(InputError):
         read_csv(path, columns=["t"])
+
+
+def test_gaps(tmp_path: Path) -> None:
+    """Rows with an empty cell are left out, or filled from those around; not at the ends."""
+    path = tmp_path / "gaps.csv"
+    path.write_text("t,x,y\n0,,1\n1,2,2\n2,NA,3\n4,5,5\n5,6,\n6,7,7\n8,9,9\n9,,10\n")
+    (dropped,) = read_csv(path, gaps="drop").trajectories
+    assert dropped.t.tolist() == [1, 4, 6, 8]
+    (filled,) = read_csv(path, gaps="interpolate").trajectories
+    assert filled.t.tolist() == [1, 2, 4, 5, 6, 8]
+    assert filled.y[:, 0].tolist() == [2, 3, 5, 6, 7, 9]
+    assert filled.y[:, 1].tolist() == [2, 3, 5, 6, 7, 9]
+    path.write_text("t,x\n0,1\n1,\n2,\n3,4\n4,5\n")
+    with pytest.raises(InputError, match="3 rows without gaps"):
+        read_csv(path, gaps="drop")
+
+
+def test_help(capsys: pytest.CaptureFixture) -> None:
+    for arguments, text in (
+        (["--help"], "Neural ODEs for PyTorch"),
+        (["fit", "--help"], "Train a neural ODE on a time series in a CSV file."),
+    ):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert text in capsys.readouterr().out

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterable
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -14,6 +15,8 @@ from ..errors import ArgumentError, SolverError, UnsupportedError
 from ..independent import check_rows
 from ..problem import Interpolant, Problem, Statistics
 from ..sensealg import BacksolveAdjoint
+from ..states import as_pairs, from_pairs
+from ..trace.cut import Substitution
 from ..trace.snapshot import Snapshot
 from .arguments import call, method_name
 from .crossing import FirstCrossing
@@ -58,7 +61,7 @@ class TorchEngine:
 
     def _solve(self, problem: Problem, stats: Statistics) -> Tensor:
         func = _Counted(problem)
-        solve, arguments = call(problem)
+        solve, arguments = func.call(problem)
         times = _times(problem)
         try:
             result = solve(func, problem.y0, times, **arguments)
@@ -86,7 +89,7 @@ class TorchEngine:
     ) -> tuple[Tensor, Tensor, int]:
         """Torchdiffeq's own events; an event that never comes is given up, not waited for."""
         func = _Counted(problem)
-        solve, arguments = call(problem)
+        solve, arguments = func.call(problem)
         width = _event_tolerance(problem)
         start = problem.t[:1].to(problem.y0.dtype)
         if problem.fixed_step:
@@ -187,6 +190,7 @@ class _Counted(torch.nn.Module):
         self.count = 0
         self.last_time = float("nan")
         self.stats: Statistics | None = None
+        self.pairs = _Pairs(())
         for name, callback in problem.watch.items():
             setattr(self, name, callback)
         if problem.adjoint is not None:
@@ -199,16 +203,51 @@ class _Counted(torch.nn.Module):
         if self.stats is None:
             return self.func(t, y)
         self.stats.nfe_backward += 1
-        if self.snapshot is None:
-            return self.func(t, y)
-        with self.snapshot.restored():
-            return self.func(t, y)
+        with nullcontext() if self.snapshot is None else self.snapshot.restored(), self.pairs:
+            derivative = self.func(t, y)
+        if y.requires_grad and not derivative.requires_grad:
+            # Torchdiffeq differentiates it, which torch refuses for a constant.
+            derivative = derivative + 0 * y
+        return derivative
+
+    def call(self, problem: Problem) -> tuple[Any, dict[str, Any]]:
+        """Torchdiffeq's function and its arguments; complex parameters are pairs in these."""
+        solve, arguments = call(problem)
+        if "adjoint_params" in arguments:
+            self.pairs = _Pairs(arguments["adjoint_params"])
+            found = map(self.pairs.pair, arguments["adjoint_params"])
+            arguments["adjoint_params"] = tuple(found)
+        return solve, arguments
 
     def ended(self, stats: Statistics) -> None:
         """The forward solve has ended; evaluations count as those of the backward one."""
         self.stats = stats
         if self.snapshot is not None:
             self.snapshot.end()
+
+
+class _Pairs(Substitution):
+    """In a backward solve ``func`` computes its complex parameters from pairs of real numbers.
+
+    Torchdiffeq has one vector of the state and all parameters, which is real.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor]) -> None:
+        with torch.enable_grad():
+            super().__init__({id(x): as_pairs(x) for x in parameters if x.is_complex()})
+
+    def pair(self, x: Tensor) -> Tensor:
+        """What is differentiated for a parameter."""
+        return self.substitutes.get(id(x), x)
+
+    def stand_in(self, x: Any) -> Any:
+        found = self.substitutes.get(id(x)) if isinstance(x, Tensor) else None
+        return x if found is None else from_pairs(found)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not self.substitutes:
+            return func(*args, **(kwargs or {}))
+        return super().__torch_function__(func, types, args, kwargs)
 
 
 def _retcode(error: BaseException) -> str:

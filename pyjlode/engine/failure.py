@@ -16,6 +16,10 @@ from ..problem import Problem
 _GROWTH = 1e4
 
 
+class JacobianError(SolverError):
+    """An implicit step failed where ``func`` is finite and its Jacobian is not."""
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What is known of a failed forward solve.
@@ -53,9 +57,11 @@ def forward_failure(problem: Problem, evidence: Evidence) -> SolverError:
     found = evidence.nonfinite
     if found is not None:
         found = (problem.direction * found[0], found[1])
-    return SolverError(
+    jacobian = None if _blow_up(problem, evidence) else _jacobian(problem, evidence)
+    kind = SolverError if jacobian is None else JacobianError
+    return kind(
         f"The solve with {evidence.method} stopped at t = {reached:.6g} ({evidence.retcode}): "
-        f"{_diagnosis(problem, evidence)}",
+        f"{jacobian or _diagnosis(problem, evidence)}",
         retcode=evidence.retcode,
         t=reached,
         stats={k: int(v) for k, v in evidence.counts.items()},
@@ -110,6 +116,33 @@ def _nonfinite(problem: Problem, evidence: Evidence) -> str | None:
         f"y = {_short(state)}. Check func there: a division by zero, a root or logarithm of a "
         "negative number, an overflow. The error's `nonfinite` has this time and state."
     )
+
+
+def _jacobian(problem: Problem, evidence: Evidence) -> str | None:
+    state = evidence.states[-1] if evidence.last is None else evidence.last
+    if evidence.explicit or evidence.nonfinite is not None:
+        return None
+    if _has_jacobian(problem.func, evidence.reached, state):
+        return None
+    return (
+        "the Jacobian of func has values that are not finite at "
+        f"t = {problem.direction * evidence.reached:.6g}, y = {_short(state)}, where func is "
+        "finite: its derivative divides by zero or is that of a root of zero, often in the branch "
+        "that torch.where leaves out. Give that branch other numbers, as in torch.where(r > 0, "
+        "d / torch.where(r > 0, r, 1)**3, 0), or use a method without a Jacobian, such as Vern7."
+    )
+
+
+def _has_jacobian(func: Callable[[Tensor, Tensor], Tensor], t: float, y: Tensor) -> bool:
+    """Whether it is finite, as far as a product of it with ones says."""
+    y = y.detach().requires_grad_()
+    try:
+        with torch.enable_grad(), fork_rng(devices=[]):
+            value = func(torch.tensor(t, dtype=y.dtype), y)
+            (product,) = torch.autograd.grad(value.sum(), y, allow_unused=True)
+    except Exception:
+        return True  # no more than a hint is lost: the solve's own error is about to be raised
+    return product is None or bool(torch.isfinite(product).all())
 
 
 def _rounding(problem: Problem, evidence: Evidence) -> str | None:

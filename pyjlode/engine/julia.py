@@ -6,14 +6,16 @@ parameters from them and writes the solution and the gradients into them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ..errors import UnsupportedError, warn
-from ..methods import Method, find_method
+from ..methods import Method, find_method, first_of
 from ..partitioned import takes_time, time_dependent
 from ..problem import Interpolant, Problem, Statistics
 from ..runtime import Runtime, in_julia
@@ -27,6 +29,7 @@ from ..sensealg import (
 from ..trace.leaves import depends_on
 from ..trace.transforms import StandIns, plain, refuse_transforms, within_transform
 from .extension import require
+from .failure import JacobianError
 from .functions import Functions
 from .mass import discrete_adjoint, with_mass
 from .models import Model, ModelCache, Wanted, depends_on_time
@@ -36,6 +39,8 @@ from .projection import solve_projected
 from .solve import Solve, versions
 from .split import with_split
 from .trajectory import solve_event
+
+R = TypeVar("R")
 
 _DEFAULT = find_method("Tsit5")
 _STATES = States()
@@ -89,7 +94,7 @@ class JuliaEngine:
             return solve_in_pieces(self.solve, problem, stats)
         if problem.projection is not None:
             return solve_projected(self, problem, stats)
-        return self._solve(problem, stats, dense=False)[0]
+        return self._switching(lambda p: self._solve(p, stats, dense=False)[0], problem)
 
     @in_julia
     def solve_dense(self, problem: Problem, stats: Statistics) -> tuple[Tensor, Interpolant]:
@@ -98,7 +103,7 @@ class JuliaEngine:
                 "A solve in pieces has no interpolation; leave step_t and jump_t out, or ask for "
                 "the times in odeint."
             )
-        states, solve = self._solve(problem, stats, dense=True)
+        states, solve = self._switching(lambda p: self._solve(p, stats, dense=True), problem)
         return states, solve.interpolants[0]
 
     @in_julia
@@ -106,7 +111,18 @@ class JuliaEngine:
         self, problem: Problem, event: Problem, stats: Statistics
     ) -> tuple[Tensor, Tensor, int]:
         refuse_transforms("A solve until an event")
-        return solve_event(self, problem, event, stats)
+        return self._switching(lambda p: solve_event(self, p, event, stats), problem)
+
+    def _switching(self, solve: Callable[[Problem], R], problem: Problem) -> R:
+        """Solve; a method that switches stays with its first one where the other cannot step."""
+        try:
+            return solve(problem)
+        except JacobianError as error:
+            first = first_of(self.method(problem))
+            if first is None:
+                raise
+            warn(f"{first.name} solves it all. {error}")
+            return solve(replace(problem, method=first))
 
     def wanted(self, problem: Problem, method: Method, backward: Method) -> Wanted:
         """What to derive of the right-hand side."""

@@ -258,7 +258,8 @@ class Solve:
     ) -> SolverError:
         advice = {
             "MaxIters": "a stiff method such as Rodas5P or FBDF, or a larger max_num_steps",
-            "Unstable": "a look at func for overflow, or a shorter time span",
+            "Unstable": "a look at func and its derivative for an overflow, a division by zero or "
+            "a root of zero, also in the branch that torch.where leaves out; or a shorter time",
             "DtLessThanMin": "a stiff method such as Rodas5P, or looser tolerances",
             "DtNaN": "a look at func: it returned NaN",
         }

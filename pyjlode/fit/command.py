@@ -18,7 +18,7 @@ from ..errors import UnsupportedError
 from ..methods import find_method
 from ..names import unknown
 from ..sensealg import find_sensealg
-from .data import MINIMUM_ROWS, Dataset, InputError, read_csv
+from .data import GAPS, MINIMUM_ROWS, Dataset, InputError, read_csv
 from .model import ACTIVATIONS, Description, Scaling, check_activation
 from .output import check_folder, read_model, write, write_csv, write_json, write_model
 from .plot import draw
@@ -35,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--time", metavar="NAME", help="column of times (default: the first)")
     add("--columns", metavar="A,B", help="columns of states (default: all others)")
     add("--group", metavar="NAME", help="column that tells trajectories apart")
+    add("--gaps", choices=GAPS, default="error",
+        help="rows with an empty cell: an error, left out, or filled linearly in time "
+        "(default: %(default)s)")  # fmt: skip
     add("--hidden", metavar="N,M", default="32,32", help="hidden layers (default: %(default)s)")
     add("--activation", default="tanh", help=f"one of {', '.join(ACTIVATIONS)}")
     add("--method", help="solver, such as Tsit5 or Rodas5P (default: the engine's)")
@@ -114,7 +117,7 @@ def _check(args: argparse.Namespace) -> tuple[Dataset, list[int], Description, S
     if not 0 <= args.holdout < 1:
         raise InputError(f"--holdout must be at least 0 and below 1, not {args.holdout}.")
     columns = [c.strip() for c in args.columns.split(",")] if args.columns else None
-    data = read_csv(args.data, args.time, columns, args.group)
+    data = read_csv(args.data, args.time, columns, args.group, args.gaps)
     training = [len(s.t) - round(args.holdout * len(s.t)) for s in data.trajectories]
     if min(training) < MINIMUM_ROWS - 1:
         raise InputError(

@@ -16,6 +16,11 @@ from ..names import unknown
 
 MINIMUM_ROWS = 4
 
+GAPS = ("error", "drop", "interpolate")
+"""What becomes of rows with an empty cell."""
+
+_EMPTY = {"", "na", "n/a", "nan", "null", "none"}
+
 
 class InputError(Exception):
     """Input that cannot be used; the message is one plain sentence."""
@@ -55,6 +60,7 @@ def read_csv(
     time: str | None = None,
     columns: Sequence[str] | None = None,
     group: str | None = None,
+    gaps: str = "error",
 ) -> Dataset:
     """Read series from a CSV file with a header.
 
@@ -69,6 +75,9 @@ def read_csv(
         The columns of states; by default all others.
     group : str, optional
         The column that tells the series of a file apart.
+    gaps : {"error", "drop", "interpolate"}, optional
+        What becomes of a row with an empty cell: it is an error, left out, or filled linearly in
+        time from the rows around it (left out at a series' ends).
 
     Returns
     -------
@@ -94,11 +103,14 @@ def read_csv(
             raise InputError(f"Column {name!r} cannot be a state as well.")
     position = {name: header.index(name) for name in header}
     series: dict[str, list[tuple[int, list[float]]]] = {}
+    if not rows:
+        raise InputError(f"{path} has a header and no rows; a fit needs at least {MINIMUM_ROWS}.")
     for line, fields in rows:
         key = fields[position[group]] if group is not None else ""
-        numbers = [_number(fields[position[name]], name, line) for name in (time, *columns)]
-        series.setdefault(key, []).append((line, numbers))
-    trajectories = tuple(_trajectory(name, points) for name, points in series.items())
+        at = _number(fields[position[time]], time, line)
+        state = [_number(fields[position[name]], name, line, gaps) for name in columns]
+        series.setdefault(key, []).append((line, [at, *state]))
+    trajectories = tuple(_trajectory(name, points, gaps) for name, points in series.items())
     return Dataset(time, tuple(columns), group, trajectories)
 
 
@@ -137,7 +149,21 @@ def _known(name: str, header: Sequence[str]) -> str:
     raise InputError(unknown("column", name, header))
 
 
-def _number(text: str, column: str, line: int) -> float:
+def _number(text: str, column: str, line: int, gaps: str | None = None) -> float:
+    """A cell's value; NaN for a gap, where ``gaps`` says what becomes of it."""
+    if text.lower() in _EMPTY:
+        if gaps in ("drop", "interpolate"):
+            return math.nan
+        found = f"is {text}" if text else "is empty"
+        cure = (
+            "; times cannot be left out"
+            if gaps is None
+            else (
+                ". With --gaps drop such rows are left out, with --gaps interpolate they are "
+                "filled from those around"
+            )
+        )
+        raise InputError(f"Line {line}: column {column!r} {found}{cure}.")
     try:
         value = float(text)
     except ValueError:
@@ -147,12 +173,8 @@ def _number(text: str, column: str, line: int) -> float:
     return value
 
 
-def _trajectory(name: str, points: list[tuple[int, list[float]]]) -> Trajectory:
+def _trajectory(name: str, points: list[tuple[int, list[float]]], gaps: str) -> Trajectory:
     place = f" in group {name!r}" if name else ""
-    if len(points) < MINIMUM_ROWS:
-        raise InputError(
-            f"There are {len(points)} rows{place}; a fit needs at least {MINIMUM_ROWS}."
-        )
     for (_, previous), (line, numbers) in pairwise(points):
         if numbers[0] <= previous[0]:
             order = "repeats" if numbers[0] == previous[0] else "goes back from"
@@ -160,5 +182,22 @@ def _trajectory(name: str, points: list[tuple[int, list[float]]]) -> Trajectory:
                 f"Line {line}: time {numbers[0]:g} {order} {previous[0]:g}{place}; "
                 "times must increase."
             )
-    values = np.array([numbers for _, numbers in points])
+    values = _without_gaps(np.array([numbers for _, numbers in points]), gaps)
+    if len(values) < MINIMUM_ROWS:
+        left = f" without gaps{place}" if len(values) < len(points) else place
+        raise InputError(
+            f"There are {len(values)} rows{left}; a fit needs at least {MINIMUM_ROWS}."
+        )
     return Trajectory(name, values[:, 0], values[:, 1:])
+
+
+def _without_gaps(values: NDArray[np.float64], gaps: str) -> NDArray[np.float64]:
+    """Rows of times and states, those with a NaN left out or filled."""
+    if gaps == "interpolate":
+        t = values[:, 0]
+        for column in values[:, 1:].T:
+            known = np.isfinite(column)
+            if known.any():
+                filled = np.interp(t, t[known], column[known], left=np.nan, right=np.nan)
+                column[:] = filled
+    return values[np.isfinite(values).all(axis=1)]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..cdeint import cdeint
 from ..eager import eager
 from ..of_time import of_time
 from ..problem import Statistics
+from ..states import as_numbers
 from .solved import SolvedLayer
 
 
@@ -108,8 +108,7 @@ class NeuralCDE(SolvedLayer):
             shape ``(..., out)``.
         """
         times = X.interval if t is None else t
-        if not isinstance(times, Tensor):
-            times = torch.as_tensor(times, dtype=torch.float64)
+        times = as_numbers("t", times)
         z0 = self.initial(X.evaluate(times[0]))
         self.stats = Statistics()
         z = cdeint(X, of_time(self.func), z0, times, adjoint=False, stats=self.stats, **self.solver)

@@ -13,6 +13,7 @@ from ..ddeint import ddeint
 from ..eager import eager
 from ..neural_ode import keep_times, times_of
 from ..problem import Statistics
+from ..states import as_numbers
 from .solved import SolvedLayer
 
 
@@ -80,7 +81,7 @@ class NeuralCDDE(SolvedLayer):
         if isinstance(lags, nn.Parameter):
             self.lags = lags
         else:
-            delays = torch.as_tensor(lags, dtype=torch.float64)
+            delays = as_numbers("lags", lags).to(torch.float64)
             self.register_buffer("lags", delays, persistent=False)
         keep_times(self, t)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..odeint import odeint
 from ..problem import Statistics
+from ..states import as_numbers
 
 
 class SolvedLayer(nn.Module):
@@ -83,7 +84,7 @@ def time_span(t: Sequence[float] | Tensor) -> Tensor:
     ValueError
         If they are not two different numbers.
     """
-    span = torch.as_tensor(t, dtype=torch.float64)
+    span = as_numbers("t", t).to(torch.float64)
     if span.shape != (2,) or bool(span[0] == span[1]):
         raise ValueError(f"t must be two different times, start and end, not {t}.")
     return span
