@@ -205,7 +205,12 @@ def _check(
         if times.dim() != 1 or times.numel() == 0:
             raise ArgumentError("t must have one dimension and a time.")
         past, known = history(times[0]), history
-    past = as_state(past, func) if known is None else past
+        if not isinstance(past, (Tensor, tuple)):
+            raise TypeError(
+                f"history(t) must be a tensor or a tuple of tensors, not {type(past).__name__}."
+            )
+    else:
+        past = as_state(past, func)
     still = [_detached(past)] * len(lags)
     problem, unflatten = make_problem(
         lambda t, y: func(t, y, *map(_detached, still)),
