@@ -293,3 +293,15 @@ def test_interrupts(julia: str, threads: str) -> None:
     cases = ["sleep", "many", "forward", "stiff", "rows", "python", "event", "delay", "backward"]
     said = [line.strip() for line in done.stdout.splitlines()]
     assert said == [threads, *(f"{case} interrupted" for case in cases)], done.stderr
+
+
+def test_memory_of_dropped_solves(julia: str) -> None:
+    """Of some 100 MB each; Julia alone would collect them only when memory runs short."""
+    y0, t = torch.randn(20_000, 2, dtype=torch.float64), torch.linspace(0.0, 1.0, 20)
+    held = runtime.start().main.seval("Base.gc_live_bytes")
+    most = 0
+    for _ in range(40):
+        solution = odeint(lambda t, y: -y, y0, t, engine=julia, return_solution=True)
+        most = max(most, int(held()))
+        del solution
+    assert most < 1.5e9

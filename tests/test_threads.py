@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,7 +15,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyjlode import PyjlodeWarning, ddeint, julia_lock, odeint, odeint_event, sdeint, solve_ivp
+from pyjlode import (
+    PyjlodeWarning,
+    ddeint,
+    julia_lock,
+    jumpint,
+    odeint,
+    odeint_event,
+    sdeint,
+    solve_ivp,
+)
 from pyjlode.runtime import start
 
 D = torch.float64
@@ -48,20 +58,54 @@ def gradient(net: Net, **options: Any) -> Tensor:
     return torch.cat([g.flatten() for g in torch.autograd.grad(y.sum(), list(net.parameters()))])
 
 
-def long_solve(seconds: float) -> None:
-    """A solve that takes at least so long."""
-    start, rate = time.perf_counter(), torch.tensor(100.0, dtype=D)
-    while time.perf_counter() - start < seconds:
-        odeint(
-            lambda t, y: rate * y @ TURN, torch.ones(20, 2, dtype=D), [0.0, 400.0], engine="julia",
-            options={"max_num_steps": 10**7},
-        )  # fmt: skip
+def spin(t: Tensor, y: Tensor) -> Tensor:
+    return 100 * y @ TURN
+
+
+def ode() -> None:
+    options = {"max_num_steps": 10**7}
+    odeint(spin, torch.ones(20, 2, dtype=D), [0.0, 400.0], engine="julia", options=options)
+
+
+def event() -> None:
+    odeint_event(
+        spin, torch.ones(20, 2, dtype=D), 0.0, event_fn=lambda t, y: t - 8, engine="julia",
+        options={"max_num_steps": 10**7},
+    )  # fmt: skip
+
+
+def delay() -> None:
+    ddeint(
+        lambda t, y, past: spin(t, y) + 0 * past, torch.ones(20, 2, dtype=D), [0.0, 20.0],
+        lags=[1.0], engine="julia",
+    )  # fmt: skip
+
+
+def stochastic() -> None:
+    sdeint(Noisy(), torch.ones(20, 2, dtype=D), [0.0, 40.0], dt=1e-3, seed=1, engine="julia")
+
+
+def jumps() -> None:
+    change = torch.tensor([[1.0], [-1.0]], dtype=D)
+    jumpint(
+        lambda t, y: torch.cat([torch.full_like(y, 1e3), y], -1), change,
+        torch.full((4, 1), 1e3, dtype=D), [0.0, 50.0], seed=1, engine="julia",
+    )  # fmt: skip
+
+
+def long(solve: Callable[[], None], seconds: float) -> None:
+    """Solves that take at least so long together."""
+    start = time.perf_counter()
+    with torch.no_grad():
+        while time.perf_counter() - start < seconds:
+            solve()
 
 
 @pytest.mark.parametrize("threads", [1, 4])
 def test_the_first_calls_in_threads(julia: str, threads: int) -> None:
     """One starts Julia, and ends before the process does, which then ends as any other."""
     code = f"""
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 import torch
 from pyjlode import odeint
@@ -150,7 +194,8 @@ def test_a_solve_within_a_solve(julia: str) -> None:
     assert abs(y[-1] - torch.exp(-rate)) < 1e-6
 
 
-def test_python_runs_beside_a_solve(julia: str) -> None:
+@pytest.mark.parametrize("solve", [ode, event, delay, stochastic, jumps])
+def test_python_runs_beside_a_solve(julia: str, solve: Callable[[], None]) -> None:
     """The interpreter's lock is released: another thread counts on."""
     counted, done = 0, threading.Event()
 
@@ -160,11 +205,11 @@ def test_python_runs_beside_a_solve(julia: str) -> None:
             time.sleep(0.005)
             counted += 1
 
-    long_solve(0.1)
+    long(solve, 0.1)
     thread = threading.Thread(target=count)
     thread.start()
     start = time.perf_counter()
-    long_solve(1.0)
+    long(solve, 0.6)
     seconds = time.perf_counter() - start
     done.set()
     thread.join()
@@ -186,7 +231,7 @@ def test_the_users_own_calls_beside(julia: str) -> None:
     thread = threading.Thread(target=call)
     thread.start()
     found = [gradient(net) for _ in range(20)]
-    long_solve(0.2)
+    long(ode, 0.2)
     done.set()
     thread.join()
     assert calls > 0

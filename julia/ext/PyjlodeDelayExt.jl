@@ -6,8 +6,8 @@ module PyjlodeDelayExt
 
 using DelayDiffEq: DelayDiffEq, MethodOfSteps
 using PrecompileTools: @compile_workload, @setup_workload
-using Pyjlode: Pyjlode, Model, Settings, Tableau, add!, combine!, dot_at, plain, slopes!, spread!,
-    tableau, weights!, with_constants
+using Pyjlode: Pyjlode, Model, Settings, Tableau, add!, beside_python, combine!, dot_at, plain,
+    slopes!, spread!, tableau, weights!, with_constants
 using SciMLBase: SciMLBase, DDEFunction, DDEProblem, init, solve!, successful_retcode
 
 # The memory of a numpy array, or an array of Julia's own.

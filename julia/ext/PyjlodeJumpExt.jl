@@ -7,7 +7,7 @@ module PyjlodeJumpExt
 using JumpProcesses: ConstantRateJump, Direct, DirectFW, DiscreteProblem, FRMFW, JumpProblem,
     JumpSet, NRM, SSAStepper, VR_FRM, VariableRateJump
 using PrecompileTools: @compile_workload, @setup_workload
-using Pyjlode: Pyjlode, Model, plain, replicas
+using Pyjlode: Pyjlode, Model, beside_python, plain, replicas
 using Random: Xoshiro
 using SciMLBase: SciMLBase, DiscreteCallback, ODEProblem, init, solve!, successful_retcode
 

@@ -7,7 +7,7 @@ module PyjlodeStochasticExt
 using DiffEqNoiseProcess: DiffEqNoiseProcess
 using LinearAlgebra: LinearAlgebra, mul!, norm
 using PrecompileTools: @compile_workload, @setup_workload
-using Pyjlode: Pyjlode, Model, plain, with_constants
+using Pyjlode: Pyjlode, Model, beside_python, plain, with_constants
 using Random: Xoshiro, randn
 using SciMLBase: SciMLBase, SDEFunction, SDEProblem, init, solve!, successful_retcode
 using StochasticDiffEqHighOrder: SOSRA, SOSRA2, SOSRI, SOSRI2, SRA1, SRA2, SRA3, SRIW1, SRIW2

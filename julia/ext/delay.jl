@@ -104,6 +104,7 @@ right-hand-side evaluations, accepted and rejected steps, and how many of the st
 reached. The [`Steps`](@ref) are given where they are to be kept.
 """
 function solve_delayed(equation::DDE{T}, settings::Settings, ts, out, last, info, keep) where {T}
+    Pyjlode.collect_when_due()
     ts, out, last, info = copy(vector(ts)), vector(out), vector(last), vector(info)
     stepper = MethodOfSteps(Pyjlode.algorithm(settings.method); constrained=true)
     options = Pyjlode.keywords(settings, minimum(equation.lags))
@@ -114,7 +115,8 @@ function solve_delayed(equation::DDE{T}, settings::Settings, ts, out, last, info
         save_end=false, dense=false, calck=true,
     )
     Pyjlode.retune!(integrator.controller_cache, settings)
-    solve!(integrator) # gives the solution as it was before, without a return code, where it fails
+    # It gives the solution as it was before, without a return code, where it fails.
+    beside_python(() -> solve!(integrator), equation.model, equation.history, settings)
     solution = integrator.sol
     copyto!(last, integrator.u)
     # All steps, which DelayDiffEq keeps for the delayed states.

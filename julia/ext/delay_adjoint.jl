@@ -69,9 +69,11 @@ function backward(
 ) where {T}
     (; model, history) = steps.equation
     sweep = Sweep(steps, copy(vector(cotangent)), Bool(slopes))
-    with_constants(model, steps.constants) do
-        history === nothing && return sweep_back!(sweep)
-        return with_constants(() -> sweep_back!(sweep), history, steps.constants_history)
+    beside_python(model, history) do
+        with_constants(model, steps.constants) do
+            history === nothing && return sweep_back!(sweep)
+            return with_constants(() -> sweep_back!(sweep), history, steps.constants_history)
+        end
     end
     gradients = (gradient_u, gradient_p, gradient_history, gradient_lags, gradient_t)
     found = (sweep.λ, sweep.dp, sweep.dp_history, sweep.dlags, sweep.dts)

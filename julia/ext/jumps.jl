@@ -58,8 +58,11 @@ function solve_jumps(process::Process{T}, method, between, u0, ts, seed, out) wh
     failed = Threads.Atomic{Int}(count + 1)
     workers = of_threads(process, count)
     how = between === nothing ? METHODS[String(method)] : between
-    Pyjlode.in_threads(length(workers)) do i
-        solve_rows!(out, failures, failed, workers[i], how, u0, ts, seed, i:length(workers):count)
+    beside_python(process.rate, process.drift) do
+        Pyjlode.in_threads(length(workers)) do i
+            mine = i:length(workers):count
+            solve_rows!(out, failures, failed, workers[i], how, u0, ts, seed, mine)
+        end
     end
     first_failed = failed[]
     first_failed > count && return nothing

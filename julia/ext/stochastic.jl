@@ -81,6 +81,7 @@ the other. The states at the steps `places`, counted from 0, go into `out`; `inf
 the time reached, and the count of steps. Returns the [`Steps`](@ref), where they are to be kept.
 """
 function solve_fixed(sde::SDE{T}, method, ito, u0, t, W, Z, places, out, info, keep) where {T}
+    Pyjlode.collect_when_due()
     u0, t, out, info = copy(vector(u0)), copy(vector(t)), vector(out), vector(info)
     steps = length(t) - 1
     W, Z = reshape(vector(W), :, steps), reshape(vector(Z), size(vector(W), 1) ÷ steps, :)
@@ -92,7 +93,7 @@ function solve_fixed(sde::SDE{T}, method, ito, u0, t, W, Z, places, out, info, k
         saveat=kept ? Float64[] : stops, save_start=true, save_end=true, dense=false,
         verbose=Pyjlode.QUIET, save_noise=false,
     )
-    solution = solve!(integrator)
+    solution = beside_python(() -> solve!(integrator), sde.drift.model, sde.diffusion.model)
     success = report!(info, solution, integrator)
     success || return nothing
     at = kept ? vector(places) .+ 1 : eachindex(stops)
@@ -124,6 +125,7 @@ Brownian motion at them.
 function solve_adaptive(
     sde::SDE{T}, method, ito, u0, ts, seed, rtol, atol, dt, dtmin, maxiters, out, info
 ) where {T}
+    Pyjlode.collect_when_due()
     u0, ts, out, info = copy(vector(u0)), copy(vector(ts)), vector(out), vector(info)
     motions = sde.noises == 0 ? length(u0) : sde.batch * sde.noises
     noise = Drawn{T}(ts[1], motions, seed)
@@ -133,7 +135,7 @@ function solve_adaptive(
         save_everystep=false, dense=false, reltol=T(rtol), abstol=T(atol),
         maxiters=Int(maxiters), verbose=Pyjlode.QUIET, save_noise=false,
     )
-    solution = solve!(integrator)
+    solution = beside_python(() -> solve!(integrator), sde.drift.model, sde.diffusion.model)
     if report!(info, solution, integrator)
         length(solution.u) == length(ts) || error("$(length(solution.u)) states were saved")
         for i in eachindex(ts)

@@ -23,9 +23,10 @@ function backward(
     gradients = (vector(gradient_f), vector(gradient_g))
     fill!.(gradients, zero(T))
     r = Reverse{T}(steps, gradients, Dict{Symbol,Vector{T}}())
-    with_constants(drift.model, steps.constants[1]) do
-        with_constants(diffusion.model, steps.constants[2]) do
-            sweep!(vector(gradient_u), r, vector(cotangent), vector(places))
+    arrays = vector(gradient_u), r, vector(cotangent), vector(places)
+    beside_python(drift.model, diffusion.model) do
+        with_constants(drift.model, steps.constants[1]) do
+            with_constants(() -> sweep!(arrays...), diffusion.model, steps.constants[2])
         end
     end
     return nothing

@@ -42,6 +42,7 @@ end
 function forward_handed(
     model::Model, settings::Settings, keep, checkpoints, watch=nothing, dense=false
 )
+    collect_when_due()
     inputs = handed_inputs(model)
     how = (String(keep), Int(checkpoints), watch, Bool(dense))
     return beside_python(() -> forward(model, settings, inputs..., how...), model, settings, watch)
@@ -49,15 +50,10 @@ end
 
 "[`forward_rows`](@ref) of the same arrays."
 function forward_rows_handed(model::Model, settings::Settings, keep, checkpoints)
+    collect_when_due()
     inputs = handed_inputs(model)
     how = (String(keep), Int(checkpoints))
     return beside_python(() -> forward_rows(model, settings, inputs..., how...), model, settings)
-end
-
-# Python's other threads run during a solve that calls no Python function.
-function beside_python(f::F, model::Model, settings::Settings, watch=nothing) where {F}
-    needed = calls_python(model) || settings.norm.f !== nothing || watch !== nothing
-    return needed ? f() : without_gil(f)
 end
 
 function handed_inputs(::Model{T}) where {T}
@@ -73,6 +69,7 @@ parameters' gradients, `gradient_t` and `info`. Returns `nothing`, or the return
 solve that failed; `info` gets its report, as in [`forward`](@ref).
 """
 function backward_handed(solved, sensealg, settings::Settings)
+    collect_when_due()
     T = eltype(solved.p)
     table = pieces(3)
     gradient_p = zeros(T, solved.model.parameters)

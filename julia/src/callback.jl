@@ -50,3 +50,9 @@ function calls_python(model::Model)
     model.split === nothing && return false
     return calls_python(model.split.stiff) || calls_python(model.split.nonstiff)
 end
+calls_python(::Nothing) = false
+calls_python(settings::Settings) = settings.norm.f !== nothing
+calls_python(_) = true # a function of the caller's
+
+"`f()`, during which Python's other threads run if none of `parts` calls a Python function."
+beside_python(f::F, parts...) where {F} = any(calls_python, parts) ? f() : without_gil(f)

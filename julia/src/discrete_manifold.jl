@@ -115,7 +115,9 @@ function backward_projected(
     current = [copy(m.constants) for m in models]
     try
         foreach((m, c) -> copyto!(m.constants, c), models, manifold.constants)
-        with_constants(() -> sweep_back!([sweep]), solved.model, solved.constants)
+        beside_python(solved.model, models...) do
+            with_constants(() -> sweep_back!([sweep]), solved.model, solved.constants)
+        end
         collect_gradients!(gradient_u, gradient_p, T[], [sweep])
         copyto!(gradient_q, sweep.dq)
         report_backward!(info, ts[1], sweep.products)

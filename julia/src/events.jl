@@ -204,7 +204,7 @@ function follow(
         callback=DiscreteCallback(always, watch; save_positions=(false, false)),
         dense=true, save_everystep=true,
     )
-    solution = solve!(integrator)
+    solution = beside_python(() -> solve!(integrator), model, watch.model, settings)
     report!(info, solution, Float64(integrator.t))
     info[7] = solution.stats.nw
     constants = copy(model.constants)
@@ -230,7 +230,7 @@ function steps(trajectory::Trajectory{T}) where {T}
         push!(times, stop)
         push!(columns, states[end])
     end
-    return times, reshape(reduce(vcat, columns; init=T[]), model.states, :)
+    return times, side_by_side(columns, model.states)
 end
 
 """
@@ -240,8 +240,14 @@ The events found: their times, the number of each (from 1), and the states, one 
 """
 function hits(trajectory::Trajectory{T}) where {T}
     (; times, which, states) = trajectory.watch
-    columns = reshape(reduce(vcat, states; init=T[]), trajectory.solved.model.states, :)
-    return times, which, columns
+    return times, which, side_by_side(states, trajectory.solved.model.states)
+end
+
+# Vectors of length `n` as the columns of a matrix, of which there may be none.
+function side_by_side(columns::Vector{Vector{T}}, n::Int) where {T}
+    matrix = Matrix{T}(undef, n, length(columns))
+    foreach((i, x) -> copyto!(matrix, (i - 1) * n + 1, x, 1, n), eachindex(columns), columns)
+    return matrix
 end
 
 """

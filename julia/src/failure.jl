@@ -30,7 +30,9 @@ function examine(solved::Solved{T}, last::Vector{T}, nonfinite::Vector{T}) where
     (; model) = solved
     examined = Examined{T}(model.value, nonfinite, NaN)
     watched = changed(model; value=RightHandSide{T}(examined))
-    with_constants(() -> last_state!(last, solved, watched), model, solved.constants)
+    beside_python(model, solved.settings) do
+        with_constants(() -> last_state!(last, solved, watched), model, solved.constants)
+    end
     return examined.time
 end
 

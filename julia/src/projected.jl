@@ -33,7 +33,9 @@ function forward_projected(
         manifold,
     )
     f = ODEFunction{true,SciMLBase.FullSpecialize}(Taped(tape))
-    solution, reached, _ = record(tape, f, settings, u0, ts, out, nothing, false)
+    solution, reached, _ = beside_python(model, manifold.model, manifold.tangent, settings) do
+        record(tape, f, settings, u0, ts, out, nothing, false)
+    end
     report!(info, solution, reached)
     info[7] = manifold.residual
     info[8] = count_finite(out, model.states, last_saved(tape))

@@ -40,7 +40,8 @@ function steady_state(
 ) where {T}
     isempty(p) && (p = zeros(T, 1))
     algebraic = with_mass(model, zeros(T, 1, 1)) # no equation has a derivative
-    solution = rest(method, ode_function(model, true), u0, p; rtol, atol, maxiters)
+    f = ode_function(model, true)
+    solution = beside_python(() -> rest(method, f, u0, p; rtol, atol, maxiters), model)
     info[3], info[4] = solution.stats.nf, solution.stats.njacs
     u = Vector{T}(solution.u)
     failed(why) = Start(algebraic, u, p, 0.0, copy(model.constants), zero(u), why)
