@@ -123,8 +123,7 @@ def _julia() -> Engine:
 def _torch() -> Engine:
     from .embedded import TorchEngine
 
-    with outside_inference():  # torchdiffeq makes tensors when it is imported
-        return TorchEngine()
+    return TorchEngine()
 
 
 @functools.cache

@@ -48,7 +48,7 @@ def _sparse_product(finder: Finder, constant: View, other: View, turned: bool) -
     known = finder.known(constant)
     if known is None:
         return None
-    # What may change is not worth being looked at for a few zeros.
+    # What may change is checked at each solve, which a few zeros are not worth.
     if known.origins and 2 * np.count_nonzero(known.values) > known.values.size:
         return None
     finder.origins |= known.origins
