@@ -148,6 +148,8 @@ def test_control_c(engine: str, tmp_path: Path) -> None:
         [*command, "--engine", engine, "--out", str(tmp_path / "out"), "--hidden", "8"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        # A shell's background job ignores the signal, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stderr is not None
