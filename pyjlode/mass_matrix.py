@@ -188,13 +188,13 @@ def _check_method(method: Method, matrix: Tensor) -> None:
     )
 
 
-def slope_of(func: Callable[..., Any], mass_matrix: Any) -> Callable[..., Any]:
+def slope_of(func: Callable[..., Any], mass_matrix: Tensor) -> Callable[..., Any]:
     """``dy/dt`` along a solution as a function of ``t`` and ``y``, algebraic variables included.
 
     Those follow from the algebraic equations' derivative by time: with ``vᵀ M = 0`` it is
     ``vᵀ (∂func/∂y dy/dt + ∂func/∂t) = 0``. It has no gradient.
     """
-    left, sizes, right = torch.linalg.svd(as_matrix(mass_matrix).to_dense())
+    left, sizes, right = torch.linalg.svd(mass_matrix.to_dense())
     singular = sizes <= len(sizes) * torch.finfo(sizes.dtype).eps * sizes.max()
     # uᵀ M of the other left singular vectors u, and u and v.
     regular = (sizes[:, None] * right)[~singular]

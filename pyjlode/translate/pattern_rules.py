@@ -17,6 +17,9 @@ from .program import BOUNDED, Call, Pointwise
 if TYPE_CHECKING:
     from .sparsity import Bits, Finder
 
+    Places = NDArray[np.int64]
+    Rule = Callable[[Finder, Call], Bits]
+
 
 def everything(finder: Finder, op: Call) -> Bits:
     """Of a routine that is not known here, each element may depend on all arguments."""
@@ -125,57 +128,47 @@ def _convolve_transposed(finder: Finder, op: Call) -> Bits:
     return c.each_channel(c.padded[c.inside], c.channels)
 
 
-def _places(finder: Finder, index: View, rows: int) -> NDArray[np.int64] | None:
-    """An index's values, if they are known and none is outside."""
-    known = finder.known(index)
-    if known is None or not ((known.values >= 0) & (known.values < rows)).all():
-        return None
-    finder.origins |= known.origins
-    return known.values.astype(np.int64)
+def _at_places(rule: Callable[[Finder, Call, Places], Bits]) -> Rule:
+    """The rule of a routine that has an index, of the rows of its second integer."""
+
+    def found(finder: Finder, op: Call) -> Bits:
+        index, rows = op.args[1], op.integers[1]
+        known = finder.known(index)
+        # Unknown, or outside, where a read gives NaN.
+        if known is None or not ((known.values >= 0) & (known.values < rows)).all():
+            return everything(finder, op)
+        finder.origins |= known.origins
+        return rule(finder, op, known.values.astype(np.int64))
+
+    return found
 
 
-def _take_rows(finder: Finder, op: Call) -> Bits:
-    source, index = op.args
+def _take_rows(finder: Finder, op: Call, places: Places) -> Bits:
     outer, rows, _, inner = op.integers
-    places = _places(finder, index, rows)
-    if places is None:
-        return everything(finder, op)
-    bits = finder.bits(source).reshape(outer, rows, inner, finder.width)
+    bits = finder.bits(op.args[0]).reshape(outer, rows, inner, finder.width)
     return bits[:, places].reshape(-1, finder.width)
 
 
-def _put_rows(finder: Finder, op: Call) -> Bits:
-    values, index = op.args
+def _put_rows(finder: Finder, op: Call, places: Places) -> Bits:
     outer, rows, count, inner, _ = op.integers
-    places = _places(finder, index, rows)
-    if places is None:
-        return everything(finder, op)
-    bits = finder.bits(values).reshape(outer, count, inner, finder.width)
+    bits = finder.bits(op.args[0]).reshape(outer, count, inner, finder.width)
     result = finder.nothing(outer * rows * inner).reshape(outer, rows, inner, finder.width)
     for k, place in enumerate(places):
         result[:, place] |= bits[:, k]
     return result.reshape(-1, finder.width)
 
 
-def _gather(finder: Finder, op: Call) -> Bits:
-    source, index = op.args
+def _gather(finder: Finder, op: Call, places: Places) -> Bits:
     outer, rows, count, inner = op.integers
-    places = _places(finder, index, rows)
-    if places is None:
-        return everything(finder, op)
-    bits = finder.bits(source).reshape(outer, rows, inner, finder.width)
+    bits = finder.bits(op.args[0]).reshape(outer, rows, inner, finder.width)
     a, _, i = np.ogrid[:outer, :count, :inner]
     return bits[a, places.reshape(outer, count, inner), i].reshape(-1, finder.width)
 
 
-def _scatter(finder: Finder, op: Call) -> Bits:
-    source, index = op.args
+def _scatter(finder: Finder, op: Call, places: Places) -> Bits:
     outer, rows, count, inner, _ = op.integers
-    places = _places(finder, index, rows)
-    if places is None:
-        return everything(finder, op)
     result = finder.nothing(outer * rows * inner).reshape(outer, rows, inner, finder.width)
-    bits = finder.bits(source).reshape(outer, count, inner, finder.width)
+    bits = finder.bits(op.args[0]).reshape(outer, count, inner, finder.width)
     each = places.reshape(outer, count, inner)
     a, i = np.ogrid[:outer, :inner]
     for k in range(count):
@@ -184,11 +177,11 @@ def _scatter(finder: Finder, op: Call) -> Bits:
 
 
 # What the compiled routines of julia/src make of their arguments.
-CALLS: dict[str, Callable[[Finder, Call], Bits]] = {
-    "take_rows!": _take_rows,
-    "put_rows!": _put_rows,
-    "gather!": _gather,
-    "scatter!": _scatter,
+CALLS: dict[str, Rule] = {
+    "take_rows!": _at_places(_take_rows),
+    "put_rows!": _at_places(_put_rows),
+    "gather!": _at_places(_gather),
+    "scatter!": _at_places(_scatter),
     "matmul!": _matmul,
     "convolve!": _convolve,
     "convolve_transposed!": _convolve_transposed,
