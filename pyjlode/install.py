@@ -16,6 +16,7 @@ from .config import JuliaSource
 from .errors import JuliaNotFoundError
 from .runtime import start_source
 
+_TESTED = (1, 10)  # of Julia's versions; the one that juliapkg.json asks for
 _PATIENCE = 2.0  # seconds to learn whether there is a network
 
 
@@ -53,11 +54,14 @@ def _given(julia: str, project: str) -> JuliaSource:
         [exe, "--startup-file=no", "-e", "print(VERSION)"],
         capture_output=True, text=True, check=False,
     ).stdout.strip()  # fmt: skip
-    if not version or tuple(int(n) for n in version.split("-")[0].split(".")[:2]) < (1, 10):
+    minor = tuple(int(n) for n in version.split("-")[0].split(".")[:2]) if version else (0, 0)
+    if minor < _TESTED:
         raise JuliaNotFoundError(
             f"{exe} is not a Julia of version 1.10 or later (it says {version or 'nothing'!r})."
         )
     print(f"Julia {version} at {exe}")
+    if minor > _TESTED:
+        print("pyjlode was tested with Julia 1.10 only; run its tests before you rely on this one.")
     return JuliaSource(str(Path(exe).absolute()), str(folder), "configuration")
 
 

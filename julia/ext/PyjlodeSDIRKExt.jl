@@ -6,7 +6,8 @@ module PyjlodeSDIRKExt
 
 using OrdinaryDiffEqSDIRK: NLNewton, OrdinaryDiffEqSDIRK
 using PrecompileTools: @compile_workload, @setup_workload
-using Pyjlode: MeasuredRate, Pyjlode, SPARSE, exercise_loaded
+using Pyjlode: MeasuredRate, Pattern, Pyjlode, SPARSE, example, exercise_loaded, exercise_rows,
+    exercise_split
 using Pyjlode.SciMLBase: DEIntegrator
 
 const NonlinearSolvers = parentmodule(NLNewton)
@@ -28,6 +29,12 @@ end
             exercise_loaded(method, "OrdinaryDiffEqSDIRK", (); T=Float32)
         end
         exercise_loaded("KenCarp4", "OrdinaryDiffEqSDIRK", (); states=SPARSE)
+        for keep in ("nothing", "steps")
+            exercise_split("KenCarp4", keep)
+        end
+        for keep in ("values", "steps")
+            exercise_rows(example(Float64, 2, Pattern(2)), "Kvaerno5", keep, "discrete")
+        end
     end
 end
 

@@ -125,9 +125,25 @@ function exercise_mass(::Type{T}, method) where {T}
     return nothing
 end
 
+# The sum of two equations, one of them stiff, as methods of the kind implicit-explicit take it.
+function exercise_split(method, keep)
+    whole, stiff, nonstiff = (example(Float64, 2, Pattern(2)) for _ in 1:3)
+    model = changed(whole; split=Split(stiff, nonstiff, ([-1.0, 0.0], [-1.0, 0.0])))
+    settings = Settings(method, 1e-3, 1e-3, 10_000, 0.0, false, 0.0, 0.0)
+    ts, out, info = [0.0, 0.5, 1.0], zeros(6), zeros(8)
+    solved = forward(model, settings, ones(2), [-1.0], ts, out, info, keep)
+    keep == "steps" || return nothing
+    backward(
+        solved, DiscreteAdjoint(), settings, ones(6), zeros(2), zeros(1), zeros(3), info
+    )
+    return nothing
+end
+
+exercise_rows(::Type{T}, method, keep, name) where {T} =
+    exercise_rows(generate(T, EXAMPLE, 2, 1, 0, 0, true), method, keep, name)
+
 # Two workers, so that what runs in threads is compiled too.
-function exercise_rows(::Type{T}, method, keep, name) where {T}
-    model = generate(T, EXAMPLE, 2, 1, 0, 0, true)
+function exercise_rows(model::Model{T}, method, keep, name) where {T}
     settings = Settings(method, 1e-3, 1e-3, 10_000, 0.0, false, 0.0, 0.0)
     p, ts = T[-1], [0.0, 0.5, 1.0]
     out, info = zeros(T, 12), zeros(16)
