@@ -299,13 +299,14 @@ def test_interrupts(julia: str, threads: str) -> None:
 INTERRUPTED_COMPILATION = """
 import os, signal, threading, time, warnings
 import torch
-from pyjlode import odeint
+from pyjlode import QuadratureAdjoint, odeint
 warnings.simplefilter("ignore")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 rate = torch.tensor(-1.0, dtype=torch.float64, requires_grad=True)
-def solve(method):
+def solve(method, sensealg=None):
     y0 = torch.ones(3, dtype=torch.float64)
-    return odeint(lambda t, y: rate * y, y0, [0.0, 1.0], method=method, engine="julia")
+    return odeint(
+        lambda t, y: rate * y, y0, [0.0, 1.0], method=method, sensealg=sensealg, engine="julia")
 def interrupted(work):
     sent = []
     def send():
@@ -324,7 +325,7 @@ solve("Kvaerno5")  # loads the package
 with torch.no_grad():
     print("forward", interrupted(lambda: solve("Kvaerno4")))
 print("value", float(solve("Tsit5")[-1, 0].detach()))
-last = solve("Kvaerno3")[-1].sum()
+last = solve("Vern8", QuadratureAdjoint())[-1].sum()
 print("backward", interrupted(last.backward), rate.grad)
 solve("Kvaerno4")[-1].sum().backward()
 print("gradient", float(rate.grad))
