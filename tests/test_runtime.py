@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import multiprocessing
 import os
 import socket
@@ -294,57 +293,6 @@ def test_interrupts(julia: str, threads: str) -> None:
     cases = ["sleep", "many", "forward", "stiff", "rows", "python", "event", "delay", "backward"]
     said = [line.strip() for line in done.stdout.splitlines()]
     assert said == [threads, *(f"{case} interrupted" for case in cases)], done.stderr
-
-
-INTERRUPTED_COMPILATION = """
-import os, signal, threading, time, warnings
-import torch
-from pyjlode import QuadratureAdjoint, odeint
-warnings.simplefilter("ignore")
-signal.signal(signal.SIGINT, signal.default_int_handler)
-rate = torch.tensor(-1.0, dtype=torch.float64, requires_grad=True)
-def solve(method, sensealg=None):
-    y0 = torch.ones(3, dtype=torch.float64)
-    return odeint(
-        lambda t, y: rate * y, y0, [0.0, 1.0], method=method, sensealg=sensealg, engine="julia")
-def interrupted(work):
-    sent = []
-    def send():
-        sent.append(time.perf_counter())
-        os.kill(os.getpid(), signal.SIGINT)
-    timer = threading.Timer(0.3, send)
-    timer.start()
-    try:
-        work()
-        timer.cancel()
-        return "ended by itself"
-    except KeyboardInterrupt:
-        late = time.perf_counter() - sent[0]
-        return "interrupted" if late < 1 else f"late, {late} s"
-solve("Kvaerno5")  # loads the package
-with torch.no_grad():
-    print("forward", interrupted(lambda: solve("Kvaerno4")))
-print("value", float(solve("Tsit5")[-1, 0].detach()))
-last = solve("Vern8", QuadratureAdjoint())[-1].sum()
-print("backward", interrupted(last.backward), rate.grad)
-solve("Kvaerno4")[-1].sum().backward()
-print("gradient", float(rate.grad))
-"""
-
-
-def test_interrupts_while_julia_compiles(julia: str) -> None:
-    """Within a second too; what is left behind is out of the way of the next solves."""
-    names = ("PYTHON_JULIACALL_HANDLE_SIGNALS", "PYTHON_JULIACALL_THREADS", "JULIA_NUM_THREADS")
-    environment = {k: v for k, v in os.environ.items() if k not in names}
-    done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED_COMPILATION], capture_output=True, text=True,
-        check=False, timeout=300, env={**environment, "JULIA_NUM_THREADS": "2"},
-    )  # fmt: skip
-    said = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if " " in line)
-    assert said.get("forward") == "interrupted", done.stderr
-    assert said["backward"] == "interrupted None"
-    assert abs(float(said["value"]) - math.exp(-1)) < 1e-6
-    assert abs(float(said["gradient"]) - 3 * math.exp(-1)) < 1e-5
 
 
 def test_memory_of_dropped_solves(julia: str) -> None:

@@ -43,39 +43,23 @@ function forward_handed(
     model::Model, settings::Settings, keep, checkpoints, watch=nothing, dense=false
 )
     collect_when_due()
-    inputs, outputs = handed_arrays(model)
+    inputs = handed_inputs(model)
     how = (String(keep), Int(checkpoints), watch, Bool(dense))
-    run(outputs...) = forward(model, settings, inputs..., outputs..., how...)
-    return run_handed(run, outputs, (keep, dense), model, settings, watch)
+    return beside_python(() -> forward(model, settings, inputs..., how...), model, settings, watch)
 end
 
 "[`forward_rows`](@ref) of the same arrays."
 function forward_rows_handed(model::Model, settings::Settings, keep, checkpoints)
     collect_when_due()
-    inputs, outputs = handed_arrays(model)
+    inputs = handed_inputs(model)
     how = (String(keep), Int(checkpoints))
-    run(outputs...) = forward_rows(model, settings, inputs..., outputs..., how...)
-    return run_handed(run, outputs, (keep,), model, settings)
+    return beside_python(() -> forward_rows(model, settings, inputs..., how...), model, settings)
 end
 
-function handed_arrays(::Model{T}) where {T}
-    inputs = copy(handed(T, 1)), gather_pieces(T, pieces(2)), copy(handed(Float64, 3))
-    return inputs, (handed(T, 4), handed(Float64, 5))
+function handed_inputs(::Model{T}) where {T}
+    return copy(handed(T, 1)), gather_pieces(T, pieces(2)), copy(handed(Float64, 3)),
+        handed(T, 4), handed(Float64, 5)
 end
-
-# `f(memory...)` beside Python, and so that its first time can be interrupted.
-function run_handed(f::F, memory, how, parts...) where {F}
-    return beside_python(parts...) do
-        any(calls_python, parts) && return f(memory...)
-        interruptible(f, memory, hash((F, how, map(variant, parts)...)))
-    end
-end
-
-# What another method of the solver's functions is compiled for.
-variant(settings::Settings) = settings.method
-variant(model::Model{T}) where {T} =
-    (T, is_sparse(model.pattern, T), model.mass === nothing, model.split === nothing)
-variant(::Nothing) = nothing
 
 """
     backward_handed(solved, sensealg, settings)
@@ -89,10 +73,10 @@ function backward_handed(solved, sensealg, settings::Settings)
     T = eltype(solved.p)
     table = pieces(3)
     gradient_p = zeros(T, solved.model.parameters)
-    run(v, u, t, info) = backward_reported(solved, sensealg, settings, v, u, gradient_p, t, info)
-    memory = handed(T, 1), handed(T, 2), handed(T, 4), handed(Float64, 5)
-    how = (typeof(sensealg), solved.settings.method)
-    message = run_handed(run, memory, how, solved.model, settings)
+    arrays = handed(T, 1), handed(T, 2), gradient_p, handed(T, 4), handed(Float64, 5)
+    message = beside_python(solved.model, settings) do
+        backward_reported(solved, sensealg, settings, arrays...)
+    end
     scatter_pieces!(table, gradient_p)
     return message
 end

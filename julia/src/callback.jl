@@ -55,7 +55,4 @@ calls_python(settings::Settings) = settings.norm.f !== nothing
 calls_python(_) = true # a function of the caller's
 
 "`f()`, during which Python's other threads run if none of `parts` calls a Python function."
-function beside_python(f::F, parts...) where {F}
-    settle_left()
-    return any(calls_python, parts) ? f() : without_gil(f)
-end
+beside_python(f::F, parts...) where {F} = any(calls_python, parts) ? f() : without_gil(f)

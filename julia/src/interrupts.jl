@@ -21,10 +21,8 @@ mutable struct Interrupts
     start::UInt64 # of that solve
     state::Ptr{Cvoid} # of Python's thread, while the lock is released
     @atomic stopped::Bool # whether the threads that help are to stop
-    @atomic left::Union{Nothing,Task} # what was interrupted while Julia compiled for it
-    used::Set{UInt} # what was done before, and is compiled
 end
-const INTERRUPTS = Interrupts(nothing, 0, false, 0, 0, C_NULL, false, nothing, Set{UInt}())
+const INTERRUPTS = Interrupts(nothing, 0, false, 0, 0, C_NULL, false)
 
 """
     watch_signals(check)
@@ -72,13 +70,7 @@ end
 
 function check_signals(now=time_ns())
     i = INTERRUPTS
-    ((@atomic i.stopped) || (@atomic i.left) !== nothing) && throw(Stopped())
-    look_for_signals(now)
-    return nothing
-end
-
-function look_for_signals(now)
-    i = INTERRUPTS
+    (@atomic i.stopped) && throw(Stopped())
     i.check === nothing && return nothing
     mine = i.thread == Threads.threadid()
     if mine && i.state == C_NULL && now - i.start > RELEASE_AFTER
@@ -142,47 +134,4 @@ function without_gil(f::F) where {F}
         i.thread, i.start, i.state = outer
         state == C_NULL || @beside_collector PyEval_RestoreThread(state)
     end
-end
-
-"""
-    interruptible(f, memory, key)
-
-`f(memory...)`, the first time for a `key` in another thread while this one looks for signals: Julia may
-compile for it, for many seconds, and nothing ends that. After a signal the other thread is left to end
-by itself; it works in copies of `memory`, which is Python's.
-"""
-function interruptible(f::F, memory::Tuple, key::UInt) where {F}
-    i = INTERRUPTS
-    # Only Python's main thread gets signals, and it is the one that starts Julia.
-    watches = i.check !== nothing && Threads.threadid() == 1 && Threads.nthreads() > 1
-    (watches && !(key in i.used)) || return f(memory...)
-    copies = map(copy, memory)
-    task = Threads.@spawn f(copies...)
-    try
-        look_until_done(task)
-    catch
-        @atomic i.left = task
-        rethrow()
-    end
-    push!(i.used, key)
-    istaskfailed(task) && throw(task.exception)
-    foreach(copyto!, memory, copies)
-    return fetch(task)
-end
-
-function look_until_done(task::Task)
-    while !istaskdone(task)
-        @beside_collector Libc.systemsleep(1e-3)
-        look_for_signals(time_ns())
-    end
-    return nothing
-end
-
-"Wait for what an interrupt left behind: two solves at once could be in each other's way."
-function settle_left()
-    task = @atomic INTERRUPTS.left
-    task === nothing && return nothing
-    without_gil(() -> look_until_done(task))
-    @atomic INTERRUPTS.left = nothing
-    return nothing
 end

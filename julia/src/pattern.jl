@@ -66,7 +66,6 @@ end
 # quick; KLU has no float32.
 const SPARSE = 128
 
-is_sparse(::Nothing, ::Type) = false
 function is_sparse(pattern::Pattern, ::Type{T}) where {T}
     n = size(pattern.structure, 1)
     return T === Float64 && n >= SPARSE && nnz(pattern.structure) <= n^2 ÷ 10
