@@ -22,6 +22,7 @@ from typing import Any, ParamSpec, TypeVar
 from . import config
 from .config import JuliaSource
 from .errors import JuliaNotFoundError, PyjlodeError
+from .first_use import FirstUses
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,12 +55,14 @@ class Runtime:
     versions : dict of str to str
         Of Julia and of the packages that solve.
     source : JuliaSource
+    first_uses : FirstUses
     """
 
     module: Any
     main: Any
     versions: dict[str, str]
     source: JuliaSource
+    first_uses: FirstUses
 
 
 @contextmanager
@@ -77,7 +80,14 @@ def julia_lock() -> Iterator[None]:
     ...     pass
     """
     with _entry:
+        _settle()
         yield
+
+
+def _settle() -> None:
+    """Wait for what Ctrl-C left behind while Julia compiled."""
+    if _running is not None:
+        _running.first_uses.settle()
 
 
 def in_julia(function: Callable[P, R]) -> Callable[P, R]:
@@ -94,9 +104,15 @@ def in_julia(function: Callable[P, R]) -> Callable[P, R]:
                 "Start workers with the 'spawn' method."
             )
         with _entry:
+            _settle()
             return function(*args, **kwargs)
 
     return entered
+
+
+def call_first(function: Any, *arguments: Any, alive: object) -> Any:
+    """A call for which Julia may compile, as :meth:`FirstUses.call`."""
+    return start().first_uses.call(function, *arguments, alive=alive)
 
 
 def julia_package() -> Path:
@@ -163,7 +179,7 @@ def _start(source: JuliaSource) -> Runtime:
             f"The Julia at {source.exe} did not start with the packages in {source.project}: "
             f"{reason[0] if reason else type(error).__name__}. {_ADVICE}"
         ) from error
-    return Runtime(module, main, versions, source)
+    return Runtime(module, main, versions, source, FirstUses(module))
 
 
 def _check_bridge(source: JuliaSource) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import socket
@@ -258,10 +259,8 @@ cases = {
         options=options)),
     "backward": lambda: [done.sum().backward(retain_graph=True) for _ in range(10**3)],
 }
-with torch.no_grad():  # what compiles does so first: that is not interrupted
-    solve(0.1, method="Rodas5P"), solve(0.1, batch="independent"), solve(0.01, func=in_python)
-    odeint_event(f, y0, torch.tensor(0.0, dtype=D), event_fn=lambda t, y: t - 0.1, engine="julia")
-    ddeint(lambda t, y, past: f(t, y) + 0 * past, y0, [0.0, 0.1], lags=[1.0], engine="julia")
+with torch.no_grad():  # calls Python, and compiles first: that is not interrupted
+    solve(0.01, func=in_python)
 print(runtime.start().main.seval("Threads.nthreads()"))
 for name, work in cases.items():
     sent = []
@@ -293,6 +292,68 @@ def test_interrupts(julia: str, threads: str) -> None:
     cases = ["sleep", "many", "forward", "stiff", "rows", "python", "event", "delay", "backward"]
     said = [line.strip() for line in done.stdout.splitlines()]
     assert said == [threads, *(f"{case} interrupted" for case in cases)], done.stderr
+
+
+INTERRUPTED_COMPILATION = """
+import os, signal, threading, time, warnings
+import torch
+from pyjlode import QuadratureAdjoint, ddeint, odeint, odeint_event, sdeint
+warnings.simplefilter("ignore")
+signal.signal(signal.SIGINT, signal.default_int_handler)
+D = torch.float64
+rate = torch.tensor(-1.0, dtype=D, requires_grad=True)
+y0 = torch.ones(3, dtype=D)
+class Noisy(torch.nn.Module):
+    sde_type, noise_type = "ito", "diagonal"
+    def f(self, t, y): return -y
+    def g(self, t, y): return 0.1 * y
+def solve(method, sensealg=None):
+    return odeint(
+        lambda t, y: rate * y, y0, [0.0, 1.0], method=method, sensealg=sensealg, engine="julia")
+def interrupted(work):
+    sent = []
+    def send():
+        sent.append(time.perf_counter())
+        os.kill(os.getpid(), signal.SIGINT)
+    timer = threading.Timer(0.3, send)
+    timer.start()
+    try:
+        work()
+        timer.cancel()
+        return "ended by itself"
+    except KeyboardInterrupt:
+        late = time.perf_counter() - sent[0]
+        return "interrupted" if late < 1 else f"late, {late} s"
+with torch.no_grad():  # load the packages
+    solve("Kvaerno5"), solve("Vern7")
+    sdeint(Noisy(), y0[None], [0.0, 1.0], dt=0.5, method="euler", engine="julia")
+    ddeint(lambda t, y, past: -past, y0, [0.0, 1.0], lags=[0.5], engine="julia")
+    print("forward", interrupted(lambda: solve("Kvaerno4")))
+    print("event", interrupted(lambda: odeint_event(
+        lambda t, y: rate * y, y0, torch.tensor(0.0, dtype=D), event_fn=lambda t, y: y[0] - 0.5,
+        method="Kvaerno3", engine="julia")))
+    print("delay", interrupted(lambda: ddeint(
+        lambda t, y, past: -past, y0, [0.0, 1.0], lags=[0.5], method="Vern9", engine="julia")))
+    print("stochastic", interrupted(lambda: sdeint(
+        Noisy(), y0[None], [0.0, 1.0], dt=0.1, seed=1, adaptive=True, engine="julia")))
+print("value", float(solve("Tsit5")[-1, 0].detach()))
+last = solve("Vern8", QuadratureAdjoint())[-1].sum()
+print("backward", interrupted(last.backward), rate.grad)
+solve("Kvaerno4")[-1].sum().backward()
+print("gradient", float(rate.grad))
+"""
+
+
+def test_interrupts_while_julia_compiles(julia: str) -> None:
+    """Within a second too; what is left behind is out of the way of the next solves."""
+    done = python(INTERRUPTED_COMPILATION)
+    said = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if " " in line)
+    assert done.returncode == 0, done.stderr
+    for kind in ("forward", "event", "delay", "stochastic"):
+        assert said[kind] == "interrupted", (kind, said)
+    assert said["backward"] == "interrupted None"
+    assert abs(float(said["value"]) - math.exp(-1)) < 1e-6
+    assert abs(float(said["gradient"]) - 3 * math.exp(-1)) < 1e-5
 
 
 def test_memory_of_dropped_solves(julia: str) -> None:

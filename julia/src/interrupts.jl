@@ -36,7 +36,13 @@ function watch_signals(check::Py)
     return nothing
 end
 
-"Thrown in the threads that help one that was interrupted."
+# Whether the call that runs was interrupted while Julia compiled for it: Python's waiting thread sets it.
+const LEFT = zeros(Int, 1)
+
+"The address of that mark."
+left_address() = Int(pointer(LEFT))
+
+"Thrown in the threads that help one that was interrupted, and in what it left."
 struct Stopped <: Exception end
 
 # Solves in other threads end while `f()` waits for them.
@@ -70,7 +76,7 @@ end
 
 function check_signals(now=time_ns())
     i = INTERRUPTS
-    (@atomic i.stopped) && throw(Stopped())
+    ((@atomic i.stopped) || LEFT[1] != 0) && throw(Stopped())
     i.check === nothing && return nothing
     mine = i.thread == Threads.threadid()
     if mine && i.state == C_NULL && now - i.start > RELEASE_AFTER
@@ -124,7 +130,7 @@ end
 """
 function without_gil(f::F) where {F}
     i = INTERRUPTS
-    i.releases || return f()
+    i.releases && !is_released() || return f()
     outer = i.thread, i.start, i.state
     i.thread, i.start, i.state = Threads.threadid(), time_ns(), C_NULL
     try
@@ -133,5 +139,28 @@ function without_gil(f::F) where {F}
         state = i.state
         i.thread, i.start, i.state = outer
         state == C_NULL || @beside_collector PyEval_RestoreThread(state)
+    end
+end
+
+is_released() = INTERRUPTS.thread == Threads.threadid() && INTERRUPTS.state != C_NULL
+
+"""
+    released(f, arguments...)
+
+`f(arguments...)` while other Python threads run, from before Julia compiles for it. It calls no Python
+function.
+"""
+function released(@nospecialize(f), @nospecialize(arguments...))
+    i = INTERRUPTS
+    i.releases || return f(arguments...)
+    outer = i.thread, i.start, i.state
+    i.thread, i.start = Threads.threadid(), time_ns()
+    i.state = PyEval_SaveThread()
+    try
+        return f(arguments...)
+    finally
+        state = i.state
+        i.thread, i.start, i.state = outer
+        @beside_collector PyEval_RestoreThread(state)
     end
 end

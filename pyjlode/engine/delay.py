@@ -155,9 +155,11 @@ class _DelaySolve:
         last, info = torch.empty_like(out[0]), torch.zeros(6, dtype=torch.float64)
         times = problem.t.detach().to(torch.float64)
         with self._errors():
-            steps, retcode = self.equation.extension.solve_delayed(
+            steps, retcode = self.equation.func.run(
+                self.equation.extension.solve_delayed,
                 self.equation.handle(y0), self._settings(problem), as_array(times), as_array(out),
                 as_array(last), info.numpy(), keep,
+                how=("delayed", self.method.name, keep), beside=[self.equation.history],
             )  # fmt: skip
         success, reached, *counts, saved = info.tolist()
         named = dict(zip(("nf", "naccept", "nreject"), counts, strict=True))
@@ -192,9 +194,11 @@ class _DelaySolve:
         lags = torch.zeros(len(delay.lags), dtype=torch.float64)
         times, info = torch.zeros(len(cotangent), dtype=torch.float64), torch.zeros(1).double()
         with self._errors():
-            self.equation.extension.backward(
+            self.equation.func.run(
+                self.equation.extension.backward,
                 steps, as_array(cotangent), as_array(gradient_y), *(x.numpy() for x in found),
                 lags.numpy(), times.numpy(), with_lags or with_t, info.numpy(),
+                how=("delayed backward", self.method.name), beside=[self.equation.history],
             )  # fmt: skip
         gradients = [
             gradient

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from math import isfinite
@@ -45,34 +45,35 @@ class Functions:
         self.sensitivity = lru_cache(maxsize=64)(module.sensitivity)
 
     def forward(
-        self, model: Any, settings: Any, arrays: Sequence[Tensor], parameters: Sequence[Tensor],
-        keep: str, checkpoints: int, *, watch: Any = None, dense: bool = False, rows: bool = False,
+        self, run: Callable[..., Any], model: Any, settings: Any, arrays: Sequence[Tensor],
+        parameters: Sequence[Tensor], keep: str, checkpoints: int, *, watch: Any = None,
+        dense: bool = False, rows: bool = False,
     ) -> Any:  # fmt: skip
         """Julia's ``forward`` of the arrays u0, ts, out and info and of the parameters.
 
-        With ``rows`` it is ``forward_rows``.
+        With ``rows`` it is ``forward_rows``. ``run`` makes the call, as :meth:`Model.run`.
         """
         u0, *rest = arrays
         table = _table(parameters)
         self._hand_over((u0, None, *rest), 1, table)
-        if rows:
-            return self._forward_rows(model, settings, keep, checkpoints)
-        if watch is None and not dense:
-            return self._forward(model, settings, keep, checkpoints)
-        return self._forward(model, settings, keep, checkpoints, watch, dense)
+        function = self._forward_rows if rows else self._forward
+        more = () if watch is None and not dense else (watch, dense)
+        alive = (arrays, parameters, table)
+        return run(function, model, settings, keep, checkpoints, *more, alive=alive)
 
     def backward(
-        self, solved: Any, algorithm: Any, settings: Any, arrays: Sequence[Tensor],
-        gradients: Sequence[Tensor],
+        self, run: Callable[..., Any], solved: Any, algorithm: Any, settings: Any,
+        arrays: Sequence[Tensor], gradients: Sequence[Tensor],
     ) -> str | None:  # fmt: skip
         """Julia's ``backward`` of the arrays cotangent, gradients of u and t, and info.
 
-        ``gradients`` are those of the parameters.
+        ``gradients`` are those of the parameters. ``run`` makes the call, as :meth:`Model.run`.
         """
         cotangent, gradient_u, *rest = arrays
         table = _table(gradients)
         self._hand_over((cotangent, gradient_u, None, *rest), 2, table)
-        message = self._backward(solved, algorithm, settings)
+        alive = (arrays, gradients, table)
+        message = run(self._backward, solved, algorithm, settings, alive=alive)
         return None if message is None else str(message)
 
     def _hand_over(self, arrays: Sequence[Tensor | None], place: int, table: Any) -> None:

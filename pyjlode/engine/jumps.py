@@ -53,9 +53,10 @@ def solve_jumps(engine: JuliaEngine, problem: JumpProblem) -> Tensor:
     )  # fmt: skip
     out = torch.empty((len(problem.t), *problem.y0.shape), dtype=problem.y0.dtype)
     with rate.errors(), (drift or rate).errors():
-        failed = extension.solve_jumps(
+        failed = rate.run(
+            extension.solve_jumps,
             process, problem.method, between, as_array(problem.y0), problem.t.numpy(),
-            problem.seed, as_array(out),
+            problem.seed, as_array(out), how=("jumps", problem.method), beside=[drift],
         )  # fmt: skip
     if failed is not None:
         raise _failure(problem, *failed)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from enum import IntEnum
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..errors import SolverError, TraceError, UnsupportedError, warn
 from ..independent import check_rows
 from ..partitioned import check_forces
 from ..problem import Problem
-from ..runtime import Runtime, julia_error
+from ..runtime import Runtime, call_first, julia_error
 from ..trace.capture import Traced, trace
 from ..trace.copies import on_copies
 from ..trace.fingerprint import Structure, fingerprint
@@ -31,7 +31,7 @@ from ..translate.draws import Constant, Draw
 from ..translate.numbers import check_exact, exact_integers
 from ..translate.operations.complex import as_real
 from .arrays import flatten
-from .callback import Callback, PythonFunction
+from .callback import Callback, Noted, PythonFunction
 from .repeats import Repeats, difference, pattern_of, values_of
 
 
@@ -77,6 +77,8 @@ class Model:
         The Python function that is called, in callback mode.
     structure : Structure or None
         What the function could read when the model was asked for.
+    used : set
+        What Julia has solved with it, and compiled.
     fixed : tuple of torch.Tensor
         Constants that the pattern of its Jacobian follows from: by their values where they are
         integers or truth values, else by which are zero.
@@ -93,6 +95,32 @@ class Model:
     callback: PythonFunction | None = None
     structure: Structure | None = None
     fixed: tuple[Tensor, ...] = ()
+    used: set[Hashable] = field(default_factory=set, compare=False, repr=False)
+
+    def run(
+        self, function: Any, *arguments: Any, how: Hashable, beside: Sequence[Model | None] = (),
+        python: Noted | None = None, alive: object = None,
+    ) -> Any:  # fmt: skip
+        """``function(*arguments)``, a call of Julia's; Ctrl-C ends it while Julia compiles for it.
+
+        Parameters
+        ----------
+        how : hashable
+            What Julia compiles another solve for; the first call of each is made in a thread.
+        beside : sequence of Model, optional
+            Other models that it calls.
+        python : Noted, optional
+            Functions of the caller's that it may call.
+        alive : object, optional
+            Memory that it uses beside the arguments.
+        """
+        models = (self, *beside)
+        called = any(m is not None and m.callback is not None for m in models)
+        if how in self.used or called or (python is not None and python.called):
+            return function(*arguments)
+        found = call_first(function, *arguments, alive=alive)
+        self.used.add(how)
+        return found
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:

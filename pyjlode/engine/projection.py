@@ -144,13 +144,15 @@ class _ProjectedSolve:
         info, python = torch.zeros(8, dtype=torch.float64), Noted()
         settings = self.engine.functions.forward_settings(problem, self.method, python)
         with python.errors(), self.model.errors(), values.errors(), (tangent or values).errors():
-            solved = self.engine.module.forward_projected(
+            solved = self.model.run(
+                self.engine.module.forward_projected,
                 self.model.handle, settings, as_array(in_memory(y0)), self.model.numbers(),
                 as_array(problem.t.to(torch.float64)), as_array(out), info.numpy(),
                 values.handle, values.numbers(), None if tangent is None else tangent.handle,
                 (tangent or values).numbers(), projection.rows,
                 projection.conditions, nan if projection.abstol is None else projection.abstol,
                 projection.maxiters, keep, getattr(problem.sensealg, "checkpoints", None) or 0,
+                how=("projected", self.method.name, keep), beside=[values, tangent], python=python,
             )  # fmt: skip
         success, reached, nf, njacs, naccept, nreject, residual, saved = info.tolist()
         counts = {"nf": nf, "njacs": njacs, "naccept": naccept, "nreject": nreject}
@@ -169,9 +171,11 @@ class _ProjectedSolve:
         shapes = [[p.shape for p in m.parameters] for m in (self.model, self.tangent)]
         found = [torch.zeros(sum(s.numel() for s in part), dtype=dtype) for part in shapes]
         with self.model.errors(), self.values.errors(), self.tangent.errors():
-            message = self.engine.module.backward_projected(
+            message = self.model.run(
+                self.engine.module.backward_projected,
                 solved, as_array(in_memory(cotangent)), as_array(gradient_y),
                 *(x.numpy() for x in found), info.numpy(),
+                how=("projected backward", self.method.name), beside=[self.values, self.tangent],
             )  # fmt: skip
         if message is not None:
             raise SolverError(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -142,6 +143,7 @@ class Solve:
         watch = self._watch()
         with self.python.errors(), self.model.errors():
             solved = self.functions.forward(
+                partial(self.model.run, how=self._how(keep), python=self.python),
                 self.model.handle,
                 settings,
                 (in_memory(y0), in_memory(t).to(torch.float64), out, info),
@@ -156,6 +158,15 @@ class Solve:
         if self.dense:
             self.interpolants.append(JuliaInterpolant(self.functions, self.model, solved, y0))
         return out, solved
+
+    def _how(self, what: str) -> Hashable:
+        """What Julia compiles a solve for, beside the model."""
+        problem = self.problem
+        return (
+            what, self.method.name, self.backward_method.name, problem.fixed_step, self.dense,
+            problem.rows is None, problem.mass is None, problem.split is None,
+            type(problem.rtol), type(problem.atol),
+        )  # fmt: skip
 
     def _report(self, info: Tensor, solved: Any, out: Tensor) -> None:
         """Fill the statistics, or raise the failure."""
@@ -200,6 +211,7 @@ class Solve:
         )
         with self.python.errors(), self.model.errors():
             message = self.functions.backward(
+                partial(self.model.run, how=self._how(sensealg.name), python=self.python),
                 solved,
                 algorithm,
                 self._backward_settings(rtol, atol, sum(g.numel() for g in gradients)),

@@ -44,7 +44,8 @@ class SteadyState(AlgebraicSolve):
         problem, info = self.problem, torch.zeros(8, dtype=torch.float64)
         self.model.refresh()
         with self.model.errors():
-            found = self.module.steady_state(
+            found = self.model.run(
+                self.module.steady_state,
                 self.model.handle,
                 self.method,
                 as_array(in_memory(y0)),
@@ -53,6 +54,7 @@ class SteadyState(AlgebraicSolve):
                 tightest(problem.atol),
                 _MAX_STEPS if self.method == "DynamicSS" else 1000,
                 info.numpy(),
+                how=("steady", self.method),
             )
         self.stats.take({"nf": float(info[2]), "njacs": float(info[3])})
         message = str(found.message)

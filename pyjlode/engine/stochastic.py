@@ -201,9 +201,11 @@ class _FixedSolve:
         dW, dZ = (_spread(x, problem) for x in (steps.first, steps.second))
         extension = self.equation.extension
         with self.equation.drift.errors(), self.equation.diffusion.errors():
-            solved = extension.solve_fixed(
+            solved = self.equation.drift.run(
+                extension.solve_fixed,
                 self.equation.handle(), problem.method.name, problem.ito, as_array(in_memory(y0)),
                 steps.t.numpy(), dW, dZ, steps.places, as_array(out), info.numpy(), keep,
+                how=("fixed steps", problem.method.name, keep), beside=self.equation.models,
             )  # fmt: skip
         if info[0] == 0 or not bool(torch.isfinite(out).all()):
             raise _failed(problem, "Unstable", float(info[1]))
@@ -220,9 +222,11 @@ class _FixedSolve:
         sizes = [sum(shape.numel() for shape in part) for part in shapes]
         found = [torch.zeros(max(size, 1), dtype=dtype) for size in sizes]
         with equation.drift.errors(), equation.derived.errors():
-            equation.extension.backward(
+            equation.drift.run(
+                equation.extension.backward,
                 solved, as_array(in_memory(cotangent)), self.steps.places, as_array(gradient_y),
                 *(x.numpy() for x in found),
+                how=("backward", self.problem.method.name), beside=equation.models,
             )  # fmt: skip
         gradients = [
             gradient
@@ -266,10 +270,12 @@ def _adaptive(
     out = torch.empty((len(problem.ts), *y0.shape), dtype=y0.dtype)
     info = torch.zeros(4, dtype=torch.float64)
     with equation.drift.errors(), equation.diffusion.errors():
-        retcode, times, values = equation.extension.solve_adaptive(
+        retcode, times, values = equation.drift.run(
+            equation.extension.solve_adaptive,
             equation.handle(), problem.method.name, problem.ito, as_array(in_memory(y0)),
             problem.ts.numpy(), steps.seed, steps.rtol, steps.atol, steps.dt, steps.dt_min,
             steps.max_num_steps, as_array(out), info.numpy(),
+            how=("adaptive", problem.method.name), beside=equation.models,
         )  # fmt: skip
     if info[0] == 0 or not bool(torch.isfinite(out).all()):
         raise _failed(problem, str(retcode), float(info[1]))

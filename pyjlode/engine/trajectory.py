@@ -109,7 +109,8 @@ def follow(
     dtype, t = problem.y0.dtype, problem.t.detach()
     settings = engine.functions.forward_settings(problem, method, python)
     with python.errors(), model.errors(), watched.errors():
-        handle = engine.module.follow(
+        handle = model.run(
+            engine.module.follow,
             model.handle,
             settings,
             as_array(problem.y0),
@@ -122,6 +123,9 @@ def follow(
             np.array(most, dtype=np.int64),
             np.array(start or [0] * len(most), dtype=np.int64),
             info.numpy(),
+            how=("follow", method.name, problem.fixed_step),
+            beside=[events],
+            python=python,
         )
     times, states = (np.array(x) for x in engine.module.steps(handle))
     event_times, event_numbers, event_states = (np.array(x) for x in engine.module.hits(handle))
