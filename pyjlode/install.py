@@ -9,9 +9,11 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 
-from . import config
+from . import compilation, config
 from .config import JuliaSource
 from .errors import JuliaNotFoundError
 from .runtime import start_source
@@ -23,6 +25,9 @@ _PATIENCE = 2.0  # seconds to learn whether there is a network
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--julia", metavar="EXE", help="a Julia executable to register")
     parser.add_argument("--project", metavar="DIR", help="its environment with the packages")
+    parser.add_argument(
+        "--packages", action="store_true", help="print Julia code that adds the packages"
+    )
     parser.add_argument("--forget", action="store_true", help="remove what was registered")
     parser.add_argument("--check", metavar="JSON", help=argparse.SUPPRESS)
     parser.add_argument("--backwards", action="store_true", help=argparse.SUPPRESS)
@@ -31,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.check:
         return _check(JuliaSource(**json.loads(args.check)), args.backwards)
+    if args.packages:
+        print(packages_code())
+        return 0
     if args.forget:
         print("Forgotten." if config.forget() else "Nothing was registered.")
         return 0
@@ -41,6 +49,20 @@ def run(args: argparse.Namespace) -> int:
     _try(source)
     print(f"Registered in {config.save(source)}.")
     return 0
+
+
+def packages_code() -> str:
+    """Julia code that adds the packages to an environment, in the versions that were tested."""
+    from importlib.metadata import version
+
+    listed = json.loads((Path(__file__).parent / "juliapkg.json").read_text())["packages"]
+    specs = [(name, entry["uuid"], entry["version"]) for name, entry in listed.items()]
+    specs.append(("PythonCall", "6099a3de-0909-46bc-b1f4-468b9a2dfc0d", "=" + version("juliacall")))
+    lines = [
+        f'    PackageSpec(name="{name}", uuid="{uuid}", version=Pkg.Types.semver_spec("{bounds}")),'
+        for name, uuid, bounds in specs
+    ]
+    return "\n".join(["using Pkg", "Pkg.add([", *lines, "])"])
 
 
 def _given(julia: str, project: str) -> JuliaSource:
@@ -108,33 +130,43 @@ def juliapkg_unreachable() -> bool:
 
 
 def _try(source: JuliaSource) -> None:
-    """Start the Julia in a process of its own, so that a crash is a message here."""
-    from dataclasses import asdict
-
+    """Load the packages in processes of their own, so that a crash is a message here."""
     command = [sys.executable, "-m", "pyjlode", "setup", "--check", json.dumps(asdict(source))]
-    print("Loading the packages; the first time they are compiled, which takes minutes.")
-    began = time.monotonic()
-    # A package is compiled by one core; Julia's locks keep the two from compiling the same.
-    helper = subprocess.Popen(
-        [*command, "--backwards"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )  # fmt: skip
-    try:
-        while True:
-            try:
-                out, err = process.communicate(timeout=15)
-                break
-            except subprocess.TimeoutExpired:
-                print(f"  ... {time.monotonic() - began:.0f} s", flush=True)
-    finally:
-        helper.kill()  # all is compiled, or nothing can be
-        helper.wait()
-    if process.returncode != 0:
-        lines = (err.strip() or out.strip() or f"exit code {process.returncode}").splitlines()
-        raise JuliaNotFoundError(f"That Julia does not work: {lines[-1]}")
+    names = compilation.missing(source)
+    print("Loading the packages.")
+    if names:
+        print(f"Some {len(names)} are to be compiled, once: about 8 minutes on two cores.")
+    log = config.config_file().with_name("setup.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    logs = [log, log.with_name("setup-second.log")]
+    progress = compilation.Progress(names, logs, lambda line: print(line, flush=True))
+    with ExitStack() as stack:
+        files = [stack.enter_context(path.open("w")) for path in logs]
+        # A package is compiled by one core; Julia's locks keep the two from compiling the same.
+        processes = [
+            subprocess.Popen(
+                command + more, stdout=subprocess.PIPE if file is files[0] else subprocess.DEVNULL,
+                stderr=file, text=True, env=compilation.environment(),
+            )
+            for file, more in zip(files, ([], ["--backwards"]), strict=True)
+        ]  # fmt: skip
+        for process in processes:
+            stack.callback(_end, process)  # all is compiled, or nothing can be, or the user stopped
+        while processes[0].poll() is None:
+            progress.update()
+            time.sleep(0.5)
+        assert processes[0].stdout is not None
+        out = processes[0].stdout.read()
+    if processes[0].returncode != 0:
+        raise JuliaNotFoundError(
+            f"That Julia does not work: {compilation.cause(log)} All that it said is in {log}."
+        )
     print(out.strip())
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
 
 
 def _check(source: JuliaSource, backwards: bool) -> int:
