@@ -88,15 +88,17 @@ def test_code_that_adds_the_packages(julia: str, loaded: dict[str, tuple[str, st
     """Julia reads it: the versions that are loaded are among those that it asks for."""
     code = packages_code().replace("Pkg.add(", "identity(")
     source = runtime.start().source
-    show = (
-        'foreach(s -> println(s.name, " ", v"{0}" in s.version), filter(s -> s.name == "{1}", x))'
-    )
-    shown = [show.format(loaded[name][1], name) for name in (*LISTED, "PythonCall")]
+    names = (*LISTED, "PythonCall")
+    versions = ", ".join(f'"{name}" => v"{loaded[name][1]}"' for name in names)
+    shown = f"""
+    found = Dict({versions})
+    foreach(s -> println(s.name, " ", found[s.name] in s.version), x)
+    """
     done = subprocess.run(
-        [source.exe, "--startup-file=no", "-e", "\n".join([f"x = begin\n{code}\nend", *shown])],
+        [source.exe, "--startup-file=no", "-e", f"x = begin\n{code}\nend\n{shown}"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    expected = [f"{name} true" for name in (*LISTED, "PythonCall")]
+    expected = [f"{name} true" for name in names]
     assert done.stdout.splitlines() == expected, done.stderr
 
 
