@@ -16,7 +16,8 @@ import torch
 from matplotlib.image import imread
 
 from pyjlode.cli import main
-from pyjlode.fit import train
+from pyjlode.engine import EngineInfo
+from pyjlode.fit import command, train
 from pyjlode.fit.data import InputError, read_csv
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,6 +48,29 @@ def oscillator(tmp_path: Path) -> Path:
             v = start * np.exp(-0.2 * s) * (-0.2 * np.cos(s) - np.sin(s))
             table.writerows([run, *row, "ok"] for row in zip(x, t, v, strict=True))
     return path
+
+
+def test_how_to_get_julia(
+    oscillator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The last line says so, where no engine was asked for and there is no Julia."""
+    how = [
+        "--time",
+        "clock",
+        "--columns",
+        "x,v",
+        "--group",
+        "run",
+        "--epochs",
+        "1",
+        "--hidden",
+        "2",
+    ]
+    monkeypatch.setattr(command, "engine_info", lambda _: EngineInfo("torch"))
+    assert main(["fit", str(oscillator), "--out", str(tmp_path / "out"), *how]) == 0
+    assert "`pyjlode setup` installs it" in capsys.readouterr().out.splitlines()[-1]
+    assert fit(oscillator, tmp_path / "other", "torch", *how) == 0
+    assert "setup" not in capsys.readouterr().out
 
 
 def test_pelts(engine: str, tmp_path: Path) -> None:

@@ -83,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
     finally:
         reporter.close()
     _finish(args, data, training, description, trainer, str(engine), engine.versions)
+    if engine.name == "torch" and args.engine is None:
+        print("Julia was not used: `pyjlode setup` installs it, once, in about 10 minutes.")
     if interrupted:
         print(
             f"Interrupted after {trainer.progress.epoch} epochs: the best model so far is in "
