@@ -7,7 +7,7 @@ import platform
 import time
 from importlib.metadata import PackageNotFoundError, version
 
-from . import config, runtime
+from . import compilation, config, runtime
 from .errors import JuliaNotFoundError
 
 _PACKAGES = ("pyjlode", "torch", "numpy", "juliacall", "juliapkg", "torchdiffeq")
@@ -32,6 +32,12 @@ def run(args: argparse.Namespace) -> int:
     print(f"julia        {source.exe}")
     print(f"project      {source.project}")
     print(f"found in     {source.origin}")
+    missing = compilation.missing(source)
+    if missing:
+        print(
+            f"compiled     all but {len(missing)} packages, which the start compiles now, for minutes;"
+        )
+        print("  `pyjlode setup` does so too, and shows how far it is")
     began = time.monotonic()
     try:
         started = runtime.start()

@@ -135,7 +135,7 @@ def _try(source: JuliaSource) -> None:
     names = compilation.missing(source)
     print("Loading the packages.")
     if names:
-        print(f"Some {len(names)} are to be compiled, once: about 8 minutes on two cores.")
+        print(f"Some {len(names)} are to be compiled, once: up to ten minutes on two cores.")
     log = config.config_file().with_name("setup.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     logs = [log, log.with_name("setup-second.log")]

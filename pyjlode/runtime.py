@@ -9,6 +9,7 @@ import ctypes
 import os
 import re
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -34,6 +35,15 @@ _ADVICE = (
 
 # More threads than this have little left to do each.
 _MOST_THREADS = 8
+
+# Where Julia cannot tell, loading the packages will.
+_IS_COMPILED = """
+    try
+        Base.isprecompiled(Base.identify_package("Pyjlode"))
+    catch
+        true
+    end
+"""
 
 # Around each call of Julia: a function of Python's that Julia calls may solve again.
 _entry = threading.RLock()
@@ -166,6 +176,12 @@ def _start(source: JuliaSource) -> Runtime:
         # The package lies outside the user's environment, whose packages it uses: so it is the
         # second place where Julia looks, after that environment.
         main.seval("dir -> push!(LOAD_PATH, dir)")(str(julia_package()))
+        if not main.seval(_IS_COMPILED):
+            print(
+                "pyjlode: Julia compiles its packages first, once, which takes up to ten minutes; "
+                "`pyjlode setup` shows how far it is.",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
         main.seval("import Pyjlode")
         module = main.Pyjlode
         _leave_to_other_threads(main)
