@@ -34,10 +34,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"found in     {source.origin}")
     missing = compilation.missing(source)
     if missing:
-        print(
-            f"compiled     all but {len(missing)} packages, which the start compiles now, for minutes;"
-        )
-        print("  `pyjlode setup` does so too, and shows how far it is")
+        print(f"compiled     all but {len(missing)} packages: the start compiles them, for minutes")
+        print("  `pyjlode setup` does too, and shows how far it is.")
     began = time.monotonic()
     try:
         started = runtime.start()
