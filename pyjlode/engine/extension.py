@@ -23,14 +23,21 @@ def require(engine: JuliaEngine, extension: str, packages: Mapping[str, str], wh
         If Julia's environment has them not, or not in a version that fits.
     """
     seval = engine.runtime.main.seval
-    load = seval("(name, uuid) -> (Base.require(Base.PkgId(Base.UUID(uuid), name)); nothing)")
+    by_id = "(name, uuid) -> let id = Base.PkgId(Base.UUID(uuid), name); {} end"
+    has = seval(by_id.format("Base.locate_package(id) !== nothing"))
+    load = seval(by_id.format("Base.require(id); nothing"))
     for name, uuid in packages.items():
+        if not has(name, uuid):
+            raise UnsupportedError(
+                f"Julia has no {name}, which {what} need; `pyjlode setup` installs it, or add it "
+                "to your environment."
+            )
         try:
             load(name, uuid)
         except julia_error() as error:
             raise UnsupportedError(
-                f"Julia has no {name}, which {what} need; `pyjlode setup` installs it, or add it "
-                "to your environment."
+                f"{name}, which {what} need, does not load in your Julia environment: "
+                f"{str(error).splitlines()[0]}"
             ) from error
     found = seval("name -> Base.get_extension(Pyjlode, Symbol(name))")(extension)
     if found is None:
