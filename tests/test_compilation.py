@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 from pyjlode import compilation, runtime
-from pyjlode.config import JuliaSource
 
 SAID = """\
 ┌ Debug: Precompiling SciMLBase [0bca4576-84f4-4d90-8ffe-ffa030f20462]
@@ -70,14 +69,6 @@ def test_julia_says_what_it_compiles(julia: str, tmp_path: Path) -> None:
     compilation.Progress(["Broken"], [log], shown.append).update()
     assert [line.split("compiling ")[1] for line in shown] == ["Broken, about 1 left"]
     assert "no_such_name" in compilation.cause(log)
-
-
-def test_what_is_missing(julia: str) -> None:
-    """Nothing, once all is loaded; and none where Julia cannot tell."""
-    source = runtime.start().source
-    runtime.start().module.load_extensions()
-    assert compilation.missing(source) == []
-    assert compilation.missing(JuliaSource(source.exe, "/no/such/folder", "x")) == []
 
 
 def test_a_failed_setup_names_the_log(julia: str, tmp_path: Path) -> None:
