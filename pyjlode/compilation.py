@@ -5,7 +5,6 @@ Julia says so where ``JULIA_DEBUG`` asks for it, also in the processes that comp
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -22,10 +21,18 @@ ENVIRONMENT = {"JULIA_DEBUG": "loading"}
 _SAID = re.compile(r"Debug: Precompiling (?:\S+ \()?(\w+) \[")
 _CAUSE = re.compile(r"^ERROR: (?:LoadError: )?(.+)$", re.M)
 
-# The packages that are used, those of Julia itself left out, that have no valid cache.
+# What setup compiles is Pyjlode and the packages that its extensions wait for. A cache is valid if
+# those of all that was loaded for it are; what the manifest names beside may never be loaded.
 _MISSING = """
     import Pkg, TOML
-    folder, named = ARGS[1], Set(split(ARGS[2], ','))
+    push!(LOAD_PATH, ARGS[1])
+    project = TOML.parsefile(joinpath(ARGS[1], "Project.toml"))
+    id(name, uuid) = Base.PkgId(Base.UUID(uuid), name)
+    is_void(id) = !Base.in_sysimage(id) && !Base.isprecompiled(id)
+    ours = id(project["name"], project["uuid"])
+    waited_for = [id(name, uuid) for (name, uuid) in project["weakdeps"]]
+    filter!(id -> Base.locate_package(id) !== nothing, waited_for)
+    (isempty(waited_for) || !any(is_void, [ours; waited_for])) && exit()
     known = Pkg.dependencies()
     found = Set{Base.UUID}()
     function visit(uuid)
@@ -33,24 +40,17 @@ _MISSING = """
         push!(found, uuid)
         foreach(visit, values(known[uuid].dependencies))
     end
-    foreach(((uuid, package),) -> package.name in named && visit(uuid), collect(known))
-    push!(LOAD_PATH, folder)
-    project = TOML.parsefile(joinpath(folder, "Project.toml"))
-    ours = Base.PkgId(Base.UUID(project["uuid"]), project["name"])
-    packages = [Base.PkgId(uuid, known[uuid].name) for uuid in found]
-    void = [id.name for id in [packages; ours] if !Base.in_sysimage(id) && !Base.isprecompiled(id)]
-    println(join(isempty(void) ? void : [void; collect(keys(project["extensions"]))], '\\n'))
+    foreach(id -> visit(id.uuid), waited_for)
+    void = filter(is_void, [[id(known[uuid].name, string(uuid)) for uuid in found]; ours])
+    foreach(println, [[id.name for id in void]; collect(keys(project["extensions"]))])
 """
 
 
 def missing(source: JuliaSource) -> list[str]:
-    """Packages and extensions that Julia will compile; none where it cannot tell."""
-    folder = julia_package()
-    wanted = json.loads((Path(__file__).parent / "juliapkg.json").read_text())["packages"]
-    arguments = [str(folder), ",".join((*wanted, "PythonCall"))]
+    """Packages and extensions that setup compiles; none where Julia cannot tell."""
     done = subprocess.run(
         [source.exe, "--startup-file=no", f"--project={source.project}", "-e", _MISSING,
-         *arguments],
+         str(julia_package())],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     return done.stdout.split() if done.returncode == 0 else []

@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from pyjlode import compilation, runtime
+from pyjlode.config import JuliaSource
 
 SAID = """\
 ┌ Debug: Precompiling SciMLBase [0bca4576-84f4-4d90-8ffe-ffa030f20462]
@@ -69,6 +72,23 @@ def test_julia_says_what_it_compiles(julia: str, tmp_path: Path) -> None:
     compilation.Progress(["Broken"], [log], shown.append).update()
     assert [line.split("compiling ")[1] for line in shown] == ["Broken, about 1 left"]
     assert "no_such_name" in compilation.cause(log)
+
+
+def test_what_is_missing(julia: str) -> None:
+    """Nothing, once all is loaded; and none where Julia cannot tell."""
+    source = runtime.start().source
+    runtime.start().module.load_extensions()
+    assert compilation.missing(source) == []
+    assert compilation.missing(JuliaSource(source.exe, "/no/such/folder", "x")) == []
+
+
+def test_what_is_missing_with_an_empty_depot(
+    julia: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing is compiled: the packages, ours and its extensions."""
+    monkeypatch.setenv("JULIA_DEPOT_PATH", str(tmp_path))
+    names = compilation.missing(runtime.start().source)
+    assert {"OrdinaryDiffEqCore", "SciMLSensitivity", "Pyjlode", "PyjlodeSDIRKExt"} <= set(names)
 
 
 def test_a_failed_setup_names_the_log(julia: str, tmp_path: Path) -> None:
