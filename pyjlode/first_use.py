@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -31,6 +30,7 @@ class FirstUses:
         self._left = ctypes.c_int64.from_address(int(module.left_address()))
         self._pool: ThreadPoolExecutor | None = None
         self._running: Future[Any] | None = None
+        self._alive: object = None
 
     def call(self, function: Any, *arguments: Any, alive: object) -> Any:
         """``function(*arguments)``, during which Julia calls no function of Python's.
@@ -42,27 +42,26 @@ class FirstUses:
             return function(*arguments)
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, thread_name_prefix="pyjlode")
-        self._running = self._pool.submit(_hold(self._released, alive), function, *arguments)
+        self._alive = alive
+        self._running = self._pool.submit(self._released, function, *arguments)
         try:
             _wait(self._running)
         except BaseException:
             self._left.value = 1
             raise
-        found, self._running = self._running, None
-        return found.result()
+        return self._ended().result()
 
     def settle(self) -> None:
         """Wait for a call that was interrupted."""
         if self._running is not None and self._left.value:
             _wait(self._running)
-            self._running, self._left.value = None, 0
+            self._ended()
 
-
-def _hold(function: Callable[..., Any], alive: object) -> Callable[..., Any]:
-    def held(*arguments: Any) -> Any:
-        return (function(*arguments), alive)[0]
-
-    return held
+    def _ended(self) -> Future[Any]:
+        assert self._running is not None
+        found, self._running = self._running, None
+        self._alive, self._left.value = None, 0
+        return found
 
 
 def _wait(future: Future[Any]) -> None:

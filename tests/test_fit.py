@@ -54,18 +54,7 @@ def test_how_to_get_julia(
     oscillator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """The last line says so, where no engine was asked for and there is no Julia."""
-    how = [
-        "--time",
-        "clock",
-        "--columns",
-        "x,v",
-        "--group",
-        "run",
-        "--epochs",
-        "1",
-        "--hidden",
-        "2",
-    ]
+    how = ["--time", "clock", "--columns", "x,v", "--group", "run", "--epochs", "1"]
     monkeypatch.setattr(command, "engine_info", lambda _: EngineInfo("torch"))
     assert main(["fit", str(oscillator), "--out", str(tmp_path / "out"), *how]) == 0
     assert "`pyjlode setup` installs it" in capsys.readouterr().out.splitlines()[-1]

@@ -217,14 +217,30 @@ def test_unreachable_is_false_only_with_an_answer(monkeypatch: pytest.MonkeyPatc
     server.shutdown()
 
 
-INTERRUPTED = """
-import os, signal, sys, threading, time, warnings
-import torch
-import pyjlode
-from pyjlode import ddeint, odeint, odeint_event, runtime, solve_ivp
-
+# Ctrl-C in the midst of some work: whether it ended that within a second.
+INTERRUPT = """
+import os, signal, threading, time, warnings
 warnings.simplefilter("ignore")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job ignores
+def interrupted(work, seconds=0.3):
+    sent = []
+    def send():
+        sent.append(time.perf_counter())
+        os.kill(os.getpid(), signal.SIGINT)
+    timer = threading.Timer(seconds, send)
+    timer.start()
+    try:
+        work()
+        timer.cancel()
+        return "ended by itself"
+    except KeyboardInterrupt:
+        late = time.perf_counter() - sent[0]
+        return "interrupted" if late < 1 else f"late, {late} s"
+"""
+
+INTERRUPTED = """
+import torch
+from pyjlode import ddeint, odeint, odeint_event, runtime
 D = torch.float64
 w = torch.tensor(100.0, dtype=D, requires_grad=True)
 turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=D)
@@ -263,19 +279,7 @@ with torch.no_grad():  # calls Python, and compiles first: that is not interrupt
     solve(0.01, func=in_python)
 print(runtime.start().main.seval("Threads.nthreads()"))
 for name, work in cases.items():
-    sent = []
-    def send():
-        sent.append(time.perf_counter())
-        os.kill(os.getpid(), signal.SIGINT)
-    timer = threading.Timer(0.5, send)
-    timer.start()
-    try:
-        work()
-        timer.cancel()
-        print(name, "ended by itself")
-    except KeyboardInterrupt:
-        late = time.perf_counter() - sent[0]
-        print(name, "late" if late > 1 else "interrupted", late if late > 1 else "")
+    print(name, interrupted(work, 0.5))
     check()
 """
 
@@ -286,8 +290,8 @@ def test_interrupts(julia: str, threads: str) -> None:
     names = ("PYTHON_JULIACALL_HANDLE_SIGNALS", "PYTHON_JULIACALL_THREADS", "JULIA_NUM_THREADS")
     environment = {k: v for k, v in os.environ.items() if k not in names}
     done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False,
-        timeout=300, env={**environment, "JULIA_NUM_THREADS": threads},
+        [sys.executable, "-c", INTERRUPT + INTERRUPTED], capture_output=True, text=True,
+        check=False, timeout=300, env={**environment, "JULIA_NUM_THREADS": threads},
     )  # fmt: skip
     cases = ["sleep", "many", "forward", "stiff", "rows", "python", "event", "delay", "backward"]
     said = [line.strip() for line in done.stdout.splitlines()]
@@ -295,11 +299,8 @@ def test_interrupts(julia: str, threads: str) -> None:
 
 
 INTERRUPTED_COMPILATION = """
-import os, signal, threading, time, warnings
 import torch
 from pyjlode import QuadratureAdjoint, ddeint, odeint, odeint_event, sdeint
-warnings.simplefilter("ignore")
-signal.signal(signal.SIGINT, signal.default_int_handler)
 D = torch.float64
 rate = torch.tensor(-1.0, dtype=D, requires_grad=True)
 y0 = torch.ones(3, dtype=D)
@@ -310,20 +311,6 @@ class Noisy(torch.nn.Module):
 def solve(method, sensealg=None):
     return odeint(
         lambda t, y: rate * y, y0, [0.0, 1.0], method=method, sensealg=sensealg, engine="julia")
-def interrupted(work):
-    sent = []
-    def send():
-        sent.append(time.perf_counter())
-        os.kill(os.getpid(), signal.SIGINT)
-    timer = threading.Timer(0.3, send)
-    timer.start()
-    try:
-        work()
-        timer.cancel()
-        return "ended by itself"
-    except KeyboardInterrupt:
-        late = time.perf_counter() - sent[0]
-        return "interrupted" if late < 1 else f"late, {late} s"
 with torch.no_grad():  # load the packages
     solve("Kvaerno5"), solve("Vern7")
     sdeint(Noisy(), y0[None], [0.0, 1.0], dt=0.5, method="euler", engine="julia")
@@ -346,7 +333,7 @@ print("gradient", float(rate.grad))
 
 def test_interrupts_while_julia_compiles(julia: str) -> None:
     """Within a second too; what is left behind is out of the way of the next solves."""
-    done = python(INTERRUPTED_COMPILATION)
+    done = python(INTERRUPT + INTERRUPTED_COMPILATION)
     said = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if " " in line)
     assert done.returncode == 0, done.stderr
     for kind in ("forward", "event", "delay", "stochastic"):
